@@ -1,0 +1,1 @@
+"""The configuration file and the REGISTRY_* environment, checked and typed."""

@@ -1,0 +1,1 @@
+"""HTTP over a Registry: accepting, parsing, delivering; knows no storage."""

@@ -1,0 +1,1 @@
+"""A Registry over HTTP: the client of the registries that are pulled from."""

@@ -1,0 +1,1 @@
+"""The tests; a folder per package, tests/stage for the real parts they run against."""
