@@ -1,0 +1,197 @@
+"""The `cache:` section: all of config.yml that is this cache's own. An unknown key below it is an error."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from msrcache.config.fields import (
+    Bytes,
+    FilePath,
+    Flag,
+    Network,
+    Pattern,
+    Resolver,
+    Seconds,
+    Section,
+    Url,
+    Whole,
+)
+from msrcache.config.registry import HtpasswdSection
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Positive = Annotated[Whole, Field(ge=1)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+
+
+class UpstreamEntry(Section):
+    """One registry to pull from. Several are asked in turn, and each stands in for the others."""
+
+    url: Url
+    """https://host:port, with a path where the registry stands below one."""
+    username: str = ""
+    """The service account that fetches; empty: the caller's own credential does."""
+    password: SecretStr | None = None
+    """Its password."""
+    password_file: FilePath | None = None
+    """A file that holds the password, in place of password."""
+    ca: tuple[FilePath, ...] = ()
+    """PEM files of the authorities that sign its certificate, beside the system's own."""
+    certificate: FilePath | None = None
+    """PEM file: the certificate that this cache shows to it."""
+    key: FilePath | None = None
+    """PEM file: the private key of that certificate."""
+    skip_verify: Flag = False
+    """true: its certificate is not checked. Whoever sits between can then read and change everything."""
+
+
+class UpstreamSection(Section):
+    """How upstreams are asked; there is no time-out on a whole body."""
+
+    connect_timeout: PositiveSeconds = 10.0
+    """To connect, TLS included."""
+    header_timeout: PositiveSeconds = 30.0
+    """From the request to the answer's headers."""
+    stall_timeout: PositiveSeconds = 60.0
+    """The longest pause between two pieces of a body."""
+    retries: Whole = 3
+    """How often a request is tried again, and a broken body resumed without progress."""
+    retry_budget: Seconds = 30.0
+    """How long all tries of one request may take together."""
+    connections: Positive = 512
+    """Open connections to all upstreams together."""
+    resolver: tuple[Resolver, ...] = ()
+    """DNS servers to ask, by IP address; empty: the system's."""
+
+
+class FailuresSection(Section):
+    """What is done about wrong passwords and refused questions."""
+
+    per_minute: Whole = 30
+    """Refusals per minute and client address before it has to wait; 0: no limit."""
+
+
+class AccessSection(Section):
+    """Who may read what."""
+
+    mode: Literal["upstream", "basic", "open"] = "upstream"
+    """upstream: the upstream decides for each caller; basic: accounts of this cache; open: everybody."""
+    htpasswd: HtpasswdSection = HtpasswdSection()
+    verdict: Seconds = 60.0
+    """How long a yes of the upstream is remembered per caller and repository; a no never is."""
+    grace: Seconds = 300.0
+    """How long a yes still counts while the upstream cannot be asked."""
+    failures: FailuresSection = FailuresSection()
+
+
+class BreakerSection(Section):
+    """When an upstream is left alone for a while."""
+
+    failures: Positive = 5
+    """Failures in a row that open the breaker."""
+    open: PositiveSeconds = 10.0
+    """How long it stays open before one request tries again."""
+
+
+class FreshnessSection(Section):
+    """How tags are kept up to date."""
+
+    ttl: Seconds = 0.0
+    """How long a tag is believed without asking; 0: the upstream is asked each time (with HEAD)."""
+    immutable: tuple[Pattern, ...] = ()
+    """Regular expressions over repository:tag; what matches wholly is asked for once."""
+    budget: PositiveSeconds = 3.0
+    """How long the upstream may take for a tag before the last known manifest is served, marked stale."""
+    breaker: BreakerSection = BreakerSection()
+
+
+class SpoolSection(Section):
+    """Where a blob grows on local disk while it comes in."""
+
+    path: str = ""
+    """Folder; empty: msrcache/spool below the root of a filesystem store, else /var/lib/msrcache/spool."""
+    size: Bytes = 0
+    """The most that all spool files may hold; 0: 90 % of what is free."""
+
+
+class FillSection(Section):
+    """Bringing blobs in."""
+
+    concurrency: Positive = 64
+    """Fills under way at once."""
+    queue: Seconds = 10.0
+    """How long a pull waits for a place before it is passed through without being stored."""
+    abandon: Seconds = 300.0
+    """When a fill that nobody reads and whose upstream gives nothing is stopped."""
+
+
+class LimitsSection(Section):
+    """What a stranger may take."""
+
+    connections: Whole = 0
+    """Open client connections; 0: derived from the limit of open files."""
+    per_address: Whole = 0
+    """Open connections of one client address; 0: no limit."""
+    headers: Annotated[Bytes, Field(ge=1 * KIB, le=16 * MIB)] = 64 * KIB
+    """The header block of a request."""
+    header_timeout: PositiveSeconds = 10.0
+    """How long a client may take to send it."""
+    idle: PositiveSeconds = 75.0
+    """How long a connection may wait for its next request."""
+    path: Annotated[Bytes, Field(ge=256, le=1 * MIB)] = 4 * KIB
+    """Path and query of a request."""
+
+
+class DrainSection(Section):
+    """Leaving; how long bodies may still flow is http.draintimeout."""
+
+    delay: Seconds = 5.0
+    """From unready to closing the listener: the time a load balancer takes to notice."""
+
+
+class LeaseSection(Section):
+    """One fill for the whole fleet."""
+
+    threshold: Bytes = 1 * MIB
+    """Blobs of at most this size are fetched by each replica, because asking the others costs more."""
+
+
+class VerifySection(Section):
+    """The look at a blob after it was stored."""
+
+    timeout: PositiveSeconds = 5.0
+    """How long the store may take to show what it has just stored."""
+
+
+class MetricsSection(Section):
+    """Metrics for Prometheus."""
+
+    enabled: Flag = True
+    """/metrics on the main listener (and on http.debug.addr)."""
+    addr: str = ""
+    """host:port of a listener of their own; the main listener then has no /metrics. Empty: none."""
+
+
+class CacheSection(Section):
+    """What is ours."""
+
+    upstreams: tuple[UpstreamEntry, ...] = ()
+    upstream: UpstreamSection = UpstreamSection()
+    access: AccessSection = AccessSection()
+    freshness: FreshnessSection = FreshnessSection()
+    spool: SpoolSection = SpoolSection()
+    fill: FillSection = FillSection()
+    range: Literal["verified", "early"] = "verified"
+    """verified: the last byte of a Range answered from a fill waits for the digest; early: it does not."""
+    limits: LimitsSection = LimitsSection()
+    trusted: tuple[Network, ...] = ()
+    """Networks of proxies whose X-Forwarded-*, Forwarded, X-Request-Id and PROXY protocol are believed."""
+    proxy_protocol: Flag = False
+    """Connections from trusted networks begin with a PROXY protocol header (v1 or v2)."""
+    drain: DrainSection = DrainSection()
+    catalog: Literal["upstream", "store"] = "upstream"
+    """Who answers _catalog."""
+    lease: LeaseSection = LeaseSection()
+    verify: VerifySection = VerifySection()
+    metrics: MetricsSection = MetricsSection()

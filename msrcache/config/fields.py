@@ -1,0 +1,160 @@
+"""The types of a key: what text in config.yml becomes which Python value, and how it is written back.
+
+Every scalar of the file arrives as text, YAML decides nothing; the type of the key it stands at reads it here.
+Other values are taken as they are, so that sections can be built in Python: HttpSection(drain_timeout=5.0).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+
+from msrcache.config import units
+
+
+class Section(BaseModel):
+    """A block of config.yml. An attribute's key is its name without underscores: drain_timeout, draintimeout.
+
+    An empty key (`http:` with nothing behind it) means the default, as in Docker Registry.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=lambda name: name.replace("_", ""),
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {key: item for key, item in value.items() if item is not None}
+        return {} if value is None else value
+
+
+def _reading(read: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        hint = f"; did you mean {ip_network(text, strict=False)}?"
+    except ValueError:
+        hint = ""
+    raise ValueError(f"should be an address or a network such as 10.0.0.0/8{hint}")
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as cause:
+        raise ValueError("should be a URL such as https://msr.example.com:443") from cause
+    return parts
+
+
+def _url(text: str) -> str:
+    if "://" not in text and re.fullmatch(r"[A-Za-z0-9.\-]+(:[0-9]+)?/?", text):
+        raise ValueError("should begin with https:// (or http://)")
+    parts = _split(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f\\]", text):
+        raise ValueError("should be a URL such as https://msr.example.com:443")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("should hold no user name or password: they have keys of their own")
+    if parts.query or parts.fragment:
+        raise ValueError("should end after the path: no query and no fragment")
+    return text.rstrip("/")
+
+
+def _address(text: str) -> str:
+    if re.fullmatch(r"[0-9]+", text):
+        raise ValueError("should be host:port; a port alone is written with a colon before it, such as :5000")
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("should be host:port, :port or [IPv6 address]:port")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("should have its IPv6 address in brackets: [::1]:5000")
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._\-]*", host):
+        raise ValueError("should be host:port, :port or [IPv6 address]:port")
+    return text
+
+
+def _resolver(text: str) -> str:
+    host, _, port = text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError as cause:
+        raise ValueError("should be the IP address of a DNS server, with or without :port") from cause
+    if not port.isascii() or not port.isdigit():
+        raise ValueError("should be the IP address of a DNS server, with or without :port")
+    return text
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as cause:
+        raise ValueError("should be a regular expression as Python's re module reads it") from cause
+
+
+def _header_values(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _header_value(text: str) -> str:
+    if re.search(r"[\r\n\x00]", text):
+        raise ValueError("should be one line")
+    return text
+
+
+def _header_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", text):
+        raise ValueError("should be the name of an HTTP header")
+    return text
+
+
+def _file(text: str) -> str:
+    if not text or "\x00" in text:
+        raise ValueError("should be the path of a file or folder")
+    return text
+
+
+def _words(value: object) -> object:
+    return value.split() if isinstance(value, str) else value
+
+
+def lowercased(value: object) -> object:
+    """Text in lower case, for words that Docker Registry takes in any case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, _reading(units.parse_flag)]
+Whole = Annotated[int, _reading(units.parse_whole)]
+Seconds = Annotated[
+    float, _reading(units.parse_duration), PlainSerializer(units.format_duration, when_used="json")
+]
+Bytes = Annotated[int, _reading(units.parse_size), PlainSerializer(units.format_size, when_used="json")]
+Url = Annotated[str, AfterValidator(_url)]
+Address = Annotated[str, AfterValidator(_address)]
+Resolver = Annotated[str, AfterValidator(_resolver)]
+Network = Annotated[IPv4Network | IPv6Network, _reading(_network), PlainSerializer(str, when_used="json")]
+Pattern = Annotated[
+    re.Pattern[str], _reading(_pattern), PlainSerializer(lambda found: found.pattern, when_used="json")
+]
+FilePath = Annotated[str, AfterValidator(_file)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+HeaderValues = Annotated[tuple[HeaderValue, ...], BeforeValidator(_header_values)]
+Headers = Mapping[Annotated[str, AfterValidator(_header_name)], HeaderValues]
+Opaque = Mapping[str, Any]
+"""A block that config only carries: text, lists and maps, read by whoever owns the section."""
+
+Lowercase: Final = BeforeValidator(lowercased)
