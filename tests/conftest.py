@@ -1,0 +1,46 @@
+"""Fixtures that every test may ask for. What they are made of is in tests/stage."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.stage.engines import Containerd, Docker, containerd_daemon, docker_daemon
+from tests.stage.registries import Kind, RunningRegistry, registry
+from tests.stage.tokens import TokenServer, token_server
+
+
+@pytest.fixture
+async def tokens(tmp_path: Path) -> AsyncIterator[TokenServer]:
+    """A token server in this process."""
+    async with token_server(tmp_path / "tokens") as server:
+        yield server
+
+
+@pytest.fixture(params=list(Kind), ids=lambda kind: f"registry-{kind.name.lower()}")
+def any_registry(request: pytest.FixtureRequest) -> Kind:
+    """Both registries in turn."""
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+async def open_registry(tmp_path: Path) -> AsyncIterator[RunningRegistry]:
+    """Debian's docker-registry without any login."""
+    async with registry(Kind.V2, tmp_path / "registry") as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def docker() -> AsyncIterator[Docker]:
+    """One Docker daemon for all tests: forget what you pull."""
+    async with docker_daemon() as daemon:
+        yield daemon
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def containerd() -> AsyncIterator[Containerd]:
+    """One containerd for all tests: forget what you pull."""
+    async with containerd_daemon() as daemon:
+        yield daemon
