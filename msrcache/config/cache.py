@@ -9,6 +9,7 @@ from msrcache.config.fields import (
     FilePath,
     Flag,
     Network,
+    OptionalAddress,
     Pattern,
     Resolver,
     Seconds,
@@ -169,7 +170,7 @@ class MetricsSection(Section):
 
     enabled: Flag = True
     """/metrics on the main listener (and on http.debug.addr)."""
-    addr: str = ""
+    addr: OptionalAddress = ""
     """host:port of a listener of their own; the main listener then has no /metrics. Empty: none."""
 
 
@@ -177,6 +178,7 @@ class CacheSection(Section):
     """What is ours."""
 
     upstreams: tuple[UpstreamEntry, ...] = ()
+    """The registries to pull from, asked in turn; each stands in for the others."""
     upstream: UpstreamSection = UpstreamSection()
     access: AccessSection = AccessSection()
     freshness: FreshnessSection = FreshnessSection()

@@ -1,16 +1,24 @@
 """The types of a key: what text in config.yml becomes which Python value, and how it is written back.
 
-Every scalar of the file arrives as text, YAML decides nothing; the type of the key it stands at reads it here.
+Every scalar of the file arrives as text, YAML decides nothing; the type of its key reads it here.
 Other values are taken as they are, so that sections can be built in Python: HttpSection(drain_timeout=5.0).
 """
 
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from msrcache.config import units
 
@@ -29,12 +37,20 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
 
+    free_keys: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that are no keys: in the file a key of free choice (a driver's name) stands for them."""
+
     @model_validator(mode="before")
     @classmethod
     def _drop_empty(cls, value: object) -> object:
         if isinstance(value, Mapping):
             return {key: item for key, item in value.items() if item is not None}
         return {} if value is None else value
+
+
+def without_effect(reason: str) -> Any:
+    """A key that is accepted because Docker Registry has it, and does nothing here, for this reason."""
+    return Field(default=None, exclude=True, json_schema_extra={"without_effect": reason})
 
 
 def _reading(read: Callable[[str], object]) -> BeforeValidator:
@@ -47,7 +63,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     except ValueError:
         pass
     try:
-        hint = f"; did you mean {ip_network(text, strict=False)}?"
+        hint = f" (perhaps {ip_network(text, strict=False)})"
     except ValueError:
         hint = ""
     raise ValueError(f"should be an address or a network such as 10.0.0.0/8{hint}")
@@ -75,7 +91,8 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _address(text: str) -> str:
+def check_address(text: str) -> str:
+    """The text itself where it is host:port; ValueError otherwise."""
     if re.fullmatch(r"[0-9]+", text):
         raise ValueError("should be host:port; a port alone is written with a colon before it, such as :5000")
     host, colon, port = text.rpartition(":")
@@ -128,10 +145,6 @@ def _file(text: str) -> str:
     return text
 
 
-def _words(value: object) -> object:
-    return value.split() if isinstance(value, str) else value
-
-
 def lowercased(value: object) -> object:
     """Text in lower case, for words that Docker Registry takes in any case."""
     return value.lower() if isinstance(value, str) else value
@@ -139,12 +152,17 @@ def lowercased(value: object) -> object:
 
 Flag = Annotated[bool, _reading(units.parse_flag)]
 Whole = Annotated[int, _reading(units.parse_whole)]
+DURATION: Final = "duration"
+"""Marks the types of durations, so that a number without a unit can be warned of."""
+
 Seconds = Annotated[
-    float, _reading(units.parse_duration), PlainSerializer(units.format_duration, when_used="json")
+    float, _reading(units.parse_duration), PlainSerializer(units.format_duration, when_used="json"), DURATION
 ]
 Bytes = Annotated[int, _reading(units.parse_size), PlainSerializer(units.format_size, when_used="json")]
 Url = Annotated[str, AfterValidator(_url)]
-Address = Annotated[str, AfterValidator(_address)]
+OptionalUrl = Annotated[str, AfterValidator(lambda text: text and _url(text))]
+Address = Annotated[str, AfterValidator(check_address)]
+OptionalAddress = Annotated[str, AfterValidator(lambda text: text and check_address(text))]
 Resolver = Annotated[str, AfterValidator(_resolver)]
 Network = Annotated[IPv4Network | IPv6Network, _reading(_network), PlainSerializer(str, when_used="json")]
 Pattern = Annotated[

@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from msrcache.config.fields import FilePath, Flag, Headers, Lowercase, Opaque, Seconds, Section
+from msrcache.config.fields import (
+    FilePath,
+    Flag,
+    Headers,
+    Lowercase,
+    OptionalAddress,
+    OptionalUrl,
+    Seconds,
+    Section,
+    without_effect,
+)
 
 CIPHER_SUITES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -74,8 +84,7 @@ class TlsSection(Section):
     """The oldest protocol version that is accepted."""
     cipher_suites: tuple[Annotated[str, AfterValidator(_cipher_suite)], ...] = ()
     """Go's names; empty: OpenSSL's own choice of ECDHE suites with AES-GCM and ChaCha20."""
-    letsencrypt: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
+    letsencrypt: Any = without_effect("certificates are not fetched here: give tls.certificate and tls.key")
 
     @property
     def enabled(self) -> bool:
@@ -101,7 +110,7 @@ class PrometheusSection(Section):
 class DebugSection(Section):
     """A second listener, plain HTTP, for health, metrics and the fills under way."""
 
-    addr: str = ""
+    addr: OptionalAddress = ""
     """host:port of the second listener; empty: none."""
     prometheus: PrometheusSection = PrometheusSection()
 
@@ -115,19 +124,16 @@ class HttpSection(Section):
     """tcp or unix."""
     prefix: Annotated[str, AfterValidator(_prefix)] = ""
     """Path that stands before v2/; begins and ends with a slash."""
-    host: str = ""
+    host: OptionalUrl = ""
     """The external URL of this cache, where the request does not tell it."""
     secret: SecretStr | None = None
     """What replicas sign with among each other; equal on all. Empty: a random one for this process."""
-    relative_urls: Flag = False
-    """Accepted without effect."""
+    relative_urls: Any = without_effect("only uploads have locations, and uploads are not accepted here")
     drain_timeout: Seconds = 60.0
     """How long bodies may still flow after SIGTERM; 0: they are cut at once."""
     tls: TlsSection = TlsSection()
     debug: DebugSection = DebugSection()
     headers: Headers = Field(default_factory=dict)
     """Headers added to every answer: name -> list of values."""
-    http2: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    h2c: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
+    http2: Any = without_effect("answers are always HTTP/1.1")
+    h2c: Any = without_effect("answers are always HTTP/1.1")

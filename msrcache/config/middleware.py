@@ -1,11 +1,11 @@
 """The `middleware:` section: `registry: [{name: downstream}]` names the upstreams of the cache we replace."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
-from msrcache.config.fields import FilePath, Flag, Opaque, Seconds, Section, Url
+from msrcache.config.fields import FilePath, Seconds, Section, Url, without_effect
 
 
 def _one_shape(value: object) -> object:
@@ -66,47 +66,21 @@ class DownstreamOptions(Section):
 class DownstreamSection(Section):
     """`name: downstream`."""
 
-    name: str = "downstream"
+    name: Literal["downstream"]
     """downstream."""
-    disabled: Flag = False
-    """Accepted without effect, as in Docker Registry, which does not look at it."""
+    disabled: Any = without_effect("Docker Registry does not look at it either: take the entry out")
     options: DownstreamOptions
-
-
-class OtherMiddlewareSection(Section):
-    """A middleware that has no effect here."""
-
-    name: str
-    """Its name."""
-    disabled: Flag = False
-    """Accepted without effect."""
-    options: Opaque | None = None
-    """Accepted without effect."""
-
-
-def _kind(value: object) -> str:
-    name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", None)
-    return "=downstream" if name == "downstream" else "=other"
-
-
-RegistryMiddleware = Annotated[
-    Annotated[DownstreamSection, Tag("=downstream")] | Annotated[OtherMiddlewareSection, Tag("=other")],
-    Discriminator(_kind),
-]
 
 
 class MiddlewareSection(Section):
     """Lists of middlewares by what they wrap."""
 
-    registry: tuple[RegistryMiddleware, ...] = ()
+    registry: tuple[DownstreamSection, ...] = ()
     """Only downstream, at most once."""
-    repository: tuple[OtherMiddlewareSection, ...] = ()
-    """Accepted without effect."""
-    storage: tuple[OtherMiddlewareSection, ...] = ()
-    """Accepted without effect."""
+    repository: Any = without_effect("no such middleware is known here")
+    storage: Any = without_effect("URLs are made by the storage driver itself, not by a content network")
 
     @property
     def downstream(self) -> DownstreamOptions | None:
-        """The options of the first downstream, if there is one."""
-        found: list[Any] = [entry for entry in self.registry if isinstance(entry, DownstreamSection)]
-        return found[0].options if found else None
+        """The options of downstream, if it is there."""
+        return self.registry[0].options if self.registry else None

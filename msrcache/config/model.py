@@ -6,12 +6,12 @@ It is not where the file is read (load.py) nor where keys are checked against ea
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from msrcache.config.cache import AccessSection, CacheSection, UpstreamEntry
-from msrcache.config.fields import Opaque, Section
+from msrcache.config.fields import Lowercase, Section, without_effect
 from msrcache.config.http import HttpSection
 from msrcache.config.middleware import MiddlewareSection
 from msrcache.config.registry import (
@@ -33,7 +33,7 @@ class Config(Section):
     version: Literal["0.1"] = "0.1"
     """The format of the file: 0.1."""
     log: LogSection = LogSection()
-    loglevel: str = ""
+    loglevel: Annotated[Literal["", "error", "warn", "info", "debug"], Lowercase] = ""
     """The old place of log.level; used where that is absent."""
     storage: StorageSection = StorageSection()
     auth: AuthSection = AuthSection()
@@ -44,18 +44,14 @@ class Config(Section):
     catalog: CatalogSection = CatalogSection()
     tags: TagsSection = TagsSection()
     cache: CacheSection = CacheSection()
-    reporting: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    notifications: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    redis: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    validation: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    policy: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-    compatibility: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
+    reporting: Any = without_effect("nothing is reported to Bugsnag or New Relic")
+    notifications: Any = without_effect("nothing is announced: pulls stand in the access log and the metrics")
+    redis: Any = without_effect("no Redis is needed")
+    validation: Any = without_effect("it concerns pushes, and pushes are not accepted")
+    policy: Any = without_effect("it concerns pushes, and pushes are not accepted")
+    compatibility: Any = without_effect(
+        "manifests are served as the upstream gave them, never rewritten or signed"
+    )
 
     @property
     def upstreams(self) -> tuple[UpstreamEntry, ...]:

@@ -16,6 +16,7 @@ from msrcache.config.fields import (
     Section,
     Url,
     Whole,
+    without_effect,
 )
 
 
@@ -36,10 +37,8 @@ class LogSection(Section):
     fields: Mapping[str, Any] = Field(default_factory=dict)
     """Fields that every line carries."""
     accesslog: AccessLogSection = AccessLogSection()
-    hooks: tuple[Opaque, ...] = ()
-    """Accepted without effect."""
-    report_caller: Flag = False
-    """Accepted without effect."""
+    hooks: Any = without_effect("no mail is sent: let the log collector do it")
+    report_caller: Any = without_effect("lines name their logger, not the line of code")
 
 
 class CatalogSection(Section):
@@ -52,8 +51,7 @@ class CatalogSection(Section):
 class TagsSection(Section):
     """Docker Registry 3's limit of tags/list."""
 
-    max_tags: Whole = 0
-    """Accepted without effect."""
+    max_tags: Any = without_effect("tags/list is relayed: the upstream's own limit holds")
 
 
 class HtpasswdSection(Section):
@@ -72,10 +70,10 @@ class AuthSection(Section):
     """Selects `cache.access.mode: basic` with this file."""
     token: Opaque | None = None
     """Refused in this version."""
-    silly: Opaque | None = None
-    """Accepted without effect."""
-    none: Opaque | None = None
-    """Accepted without effect."""
+    silly: Any = without_effect("it proves nothing: cache.access.mode decides who may read")
+    none: Any = without_effect(
+        "the upstream decides who may read; a closed network sets cache.access.mode: open"
+    )
 
 
 class StorageCheckSection(Section):
@@ -148,7 +146,5 @@ class ProxySection(Section):
     """Its password."""
     ttl: Seconds | None = None
     """How long unused content is kept, where storage.delete.enabled is true; 0: for ever."""
-    exec: Opaque | None = None
-    """Accepted without effect."""
-    cache_write_timeout: Seconds | None = None
-    """Accepted without effect."""
+    exec: Any = without_effect("no program is run: give username and password")
+    cache_write_timeout: Any = without_effect("a fill is bounded by its pauses, not as a whole")

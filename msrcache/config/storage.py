@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
 
-from msrcache.config.fields import Flag, Opaque, Section, Whole
+from msrcache.config.fields import Flag, Section, without_effect
 from msrcache.config.masking import masked
 
 DRIVERS: Final = ("filesystem", "inmemory", "s3", "s3aws", "azure", "gcs", "swift", "oss")
@@ -42,32 +42,13 @@ class MaintenanceSection(Section):
     """Docker Registry's maintenance."""
 
     readonly: SwitchSection = SwitchSection()
-    uploadpurging: Opaque = Field(default_factory=dict)
-    """Accepted without effect."""
-
-
-class DescriptorCacheSection(Section):
-    """Docker Registry's cache of blob descriptors."""
-
-    blobdescriptor: str = ""
-    """Accepted without effect."""
-    layerinfo: str = ""
-    """Accepted without effect; the old name of blobdescriptor."""
-    blobdescriptorsize: Whole = 10000
-    """Accepted without effect."""
-
-
-class TagLimitSection(Section):
-    """Docker Registry 3's limit of tag look-ups."""
-
-    concurrencylimit: Whole = 0
-    """Accepted without effect."""
+    uploadpurging: Any = without_effect("uploads are not accepted, so none are left to purge")
 
 
 class StorageSection(Section):
     """The store: one driver by name, its parameters, and what holds for every driver."""
 
-    drivers_are_keys: ClassVar[bool] = True
+    free_keys: ClassVar[frozenset[str]] = frozenset({"driver", "parameters"})
 
     driver: str = "filesystem"
     """The driver's name; in the file it is the key below `storage:` that holds the parameters."""
@@ -76,8 +57,10 @@ class StorageSection(Section):
     delete: DeleteSection = DeleteSection()
     redirect: RedirectSection = RedirectSection()
     maintenance: MaintenanceSection = MaintenanceSection()
-    cache: DescriptorCacheSection = DescriptorCacheSection()
-    tag: TagLimitSection = TagLimitSection()
+    cache: Any = without_effect(
+        "descriptors are not cached apart: the store is asked, or believed for minutes"
+    )
+    tag: Any = without_effect("tags are asked of the upstream, not looked up in the store")
 
     @property
     def delete_enabled(self) -> bool:
@@ -98,8 +81,8 @@ class StorageSection(Section):
         if not info.context or not isinstance(value, Mapping):
             return value
         rest = {key: item for key, item in value.items() if key in PORTABLE}
-        (name,) = (key for key in value if key not in PORTABLE)
-        return {**rest, "driver": name, "parameters": value[name] or {}}
+        names = [key for key in value if key not in PORTABLE]
+        return {**rest, "driver": names[0], "parameters": value[names[0]] or {}} if names else rest
 
     @model_serializer(mode="wrap", when_used="json")
     def _as_in_the_file(self, write: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
