@@ -76,7 +76,7 @@ Pull twice: the second time nothing is asked of the upstream but who may read. C
 """
 
 
-async def run(port: int, named: str) -> int:
+async def run(port: int, named: str, store: Path) -> int:
     """Runs the cache until it ends or is interrupted; its exit code."""
     if await listens(port):
         print(
@@ -84,7 +84,6 @@ async def run(port: int, named: str) -> int:
             file=sys.stderr,
         )
         return 1
-    store = PROJECT / "var" / ("upstream" if named else "demo")
     store.mkdir(parents=True, exist_ok=True)
     async with upstream_of(named) as upstream:
         program = Path(sys.executable).with_name("msrcache")
@@ -133,8 +132,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="msrcache on loopback, with something to pull")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--upstream", default="", help="URL of the registry to cache; none: a demonstration")
+    parser.add_argument("--store", type=Path, help="folder of the blobs; default: below ./var")
     options = parser.parse_args()
-    return asyncio.run(run(options.port, options.upstream))
+    store = options.store or PROJECT / "var" / ("upstream" if options.upstream else "demo")
+    return asyncio.run(run(options.port, options.upstream, store))
 
 
 if __name__ == "__main__":

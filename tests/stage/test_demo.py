@@ -1,0 +1,75 @@
+"""What `make run` does: the demonstration can be pulled, by itself and through the cache that it starts."""
+
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.stage import clients
+from tests.stage.demo import REPOSITORY, TAG, demonstration_image, upstream_of
+from tests.stage.process import free_port, start, until
+
+
+async def test_the_demonstration_registry_serves_its_image() -> None:
+    """Tag, digest, tags list, blobs whole and in part; 404 in the specification's form for all else."""
+    image = demonstration_image()
+    async with upstream_of("") as url, aiohttp.ClientSession(f"{url}/v2/") as session:
+        for reference in (TAG, image.digest):
+            async with session.get(f"{REPOSITORY}/manifests/{reference}") as answer:
+                assert await answer.read() == image.manifest.bytes()
+                assert answer.headers["Docker-Content-Digest"] == image.digest
+                assert answer.content_type == image.manifest.media_type
+        layer = image.layers[0]
+        async with session.get(
+            f"{REPOSITORY}/blobs/{layer.digest}", headers={"Range": "bytes=5-9"}
+        ) as answer:
+            assert answer.status == 206
+            assert await answer.read() == layer.bytes()[5:10]
+        async with session.get(f"{REPOSITORY}/tags/list") as answer:
+            assert await answer.json() == {"name": REPOSITORY, "tags": [TAG]}
+        async with session.get("no/such/manifests/1") as answer:
+            assert answer.status == 404
+            assert (await answer.json())["errors"][0]["code"] == "MANIFEST_UNKNOWN"
+
+
+async def test_a_named_upstream_is_taken_as_it_is() -> None:
+    """UPSTREAM=… starts nothing beside the cache."""
+    async with upstream_of("https://msr.example.com") as url:
+        assert url == "https://msr.example.com"
+
+
+@pytest.mark.real
+async def test_make_run_gets_as_far_as_a_pull(tmp_path: Path) -> None:
+    """The program behind `make run` says how to pull; that works, cold and warm; Ctrl-C ends it with 0."""
+    port = free_port()
+    argv = [sys.executable, "-m", "tests.stage.demo", "--port", str(port), "--store", str(tmp_path / "store")]
+    demo = start("demo", argv, log=tmp_path / "log")
+    try:
+
+        async def announced() -> bool:
+            return demo.ended or "is ready" in demo.said()
+
+        await until(announced, what="the demonstration")
+        assert not demo.ended, demo.said()
+        reference = f"127.0.0.1:{port}/{REPOSITORY}:{TAG}"
+        assert f"crane pull --insecure {reference}" in demo.said()
+        for turn in ("cold", "warm"):
+            layout = await clients.crane_pull(reference, tmp_path / turn)
+            assert demonstration_image().digest in (layout / "index.json").read_text()
+        demo.popen.send_signal(signal.SIGINT)
+        assert await demo.wait() == 0, demo.said()
+    finally:
+        await demo.stop()
+
+
+async def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    """One sentence with what to do, and nothing started."""
+    async with upstream_of("") as url:
+        port = url.rpartition(":")[2]
+        argv = [sys.executable, "-m", "tests.stage.demo", "--port", port, "--store", str(tmp_path / "store")]
+        said = await clients.run(*argv)
+    assert said.code == 1
+    assert f"make run PORT={int(port) + 1}" in said.err
+    assert not (tmp_path / "store").exists()
