@@ -33,7 +33,7 @@ DEFAULT_ACCEPT: Final = (
     SCHEMA1_MANIFEST,
     "*/*",
 )
-"""What to ask an upstream for where no client said it: everything as it is, so that nothing gets converted."""
+"""What to ask an upstream for where no client said it: everything as it is, so that nothing is converted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Content digests and the incremental hash that checks them. Which bytes are hashed, and where, is the caller's affair.
+"""Content digests and the incremental hash that checks them. Which bytes are hashed is the caller's affair.
 
 Nothing here leaves the thread it is called in: who hashes more than 64 KiB calls from a thread of its own.
 """
@@ -18,7 +18,7 @@ _HEX: Final = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The name of content: algorithm (sha256 or sha512) and lower-case hex. No other can be made: DigestInvalid."""
+    """The name of content: sha256 or sha512, and lower-case hex. No other can be made: DigestInvalid."""
 
     algorithm: str
     hex: str
@@ -81,7 +81,7 @@ class Hasher:
         return twin
 
     def verify(self, expected: Digest, size: int | None = None) -> None:
-        """Returns when exactly the expected content came; `size` in bytes where it is known. Raises ContentMismatch."""
+        """Returns when exactly the expected content came; `size` where it is known. Or ContentMismatch."""
         actual = self.digest()
         if actual != expected or (size is not None and size != self._size):
             raise ContentMismatch(expected, actual, self._size, wanted=size)

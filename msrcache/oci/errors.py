@@ -1,9 +1,11 @@
 """What a registry says when it says no: one tree of errors, each with its code, status and JSON body.
 
-The codes are those of the OCI distribution specification and of Docker Registry 2.x, which clients know. An error
-is a value: it is raised where the fact is known, and the server turns it into an answer without knowing the place.
-It is no error of a store (storage.errors) nor of the configuration.
+The codes are those of the OCI distribution specification and of Docker Registry 2.x, which clients know. An
+error is raised where the fact is known, and the server turns it into an answer without knowing the place.
+These are no errors of a store (storage.errors) nor of the configuration.
 """
+
+# ruff: noqa: N818 - the names are the specification's codes, and read as such where they are raised
 
 import json
 import math
@@ -28,9 +30,9 @@ _LONGEST_WAIT: Final = 86_400
 class RegistryError(Exception):
     """An answer that is no content.
 
-    `message` and str() hold printable characters only and are bounded, so they are safe in a log whatever a stranger
-    sent; callers never put a credential into them. `headers` are all further headers of the answer (Retry-After,
-    Allow and Content-Range among them) except WWW-Authenticate, which may stand several times.
+    `message` and str() hold printable characters only and are bounded, so they are safe in a log whatever a
+    stranger sent; callers never put a credential into them. `headers` are all further headers of the answer
+    (Retry-After, Allow and Content-Range among them) except WWW-Authenticate, which may stand several times.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -65,12 +67,12 @@ class RegistryError(Exception):
             try:
                 return _json({**error, "detail": self.detail})
             except (TypeError, ValueError, RecursionError):
-                pass  # an upstream's detail may be anything; the code and the message must arrive all the same
+                pass  # an upstream's detail may be anything; code and message must arrive all the same
         return _json(error)
 
 
 class Unauthorized(RegistryError):
-    """The caller has to log in. `challenges` are WWW-Authenticate values, each sent as a header of its own, verbatim."""
+    """The caller has to log in. `challenges` are WWW-Authenticate values, a header each, sent verbatim."""
 
     code = "UNAUTHORIZED"
     status = 401
@@ -165,7 +167,7 @@ class Unsupported(RegistryError):
 
 
 class RangeInvalid(RegistryError):
-    """None of the bytes asked for exist in content of `size` bytes; Content-Range tells the size (RFC 9110 15.5.17)."""
+    """None of the bytes asked for exist in content of `size` bytes; Content-Range tells it."""
 
     code = "RANGE_INVALID"
     status = 416
@@ -204,7 +206,8 @@ class Unavailable(RegistryError):
 class UpstreamUnavailable(Unavailable):
     """The upstream could not be asked: connection, time-out, 5xx, open breaker, 429 after retries.
 
-    An outage: it says nothing about the caller, so those who joined share it, and stale content or grace may follow.
+    An outage: it says nothing about the caller, so those who joined share it, and stale content or grace may
+    follow.
     """
 
     text = "the upstream registry cannot be asked"
@@ -220,7 +223,7 @@ class UpstreamBroken(RegistryError):
 class ContentMismatch(UpstreamBroken):
     """The bytes that came are not those that were asked for.
 
-    `actual` is the digest of what came and `size` its length in bytes; `wanted` the length that it should have had.
+    `actual` is the digest of what came, `size` its length in bytes, `wanted` the length it should have.
     """
 
     def __init__(self, expected: "Digest", actual: "Digest", size: int, *, wanted: int | None = None) -> None:

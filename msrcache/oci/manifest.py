@@ -1,7 +1,7 @@
-"""Reading manifests and indexes: what kind they are and which content they name. Their bytes are never rewritten.
+"""Reading manifests and indexes: their kind and the content they name. Their bytes are never rewritten.
 
-Manifests come from strangers. Whatever the bytes are, the functions here return or raise ManifestInvalid, in time
-and memory in proportion to 16 MiB at most.
+Manifests come from strangers. Whatever the bytes are, the functions here return or raise ManifestInvalid, in
+time and memory bounded by LARGEST.
 """
 
 import json
@@ -36,10 +36,10 @@ _MEDIA_TYPE: Final = re.compile(
 
 
 def media_type_of(data: bytes) -> str:
-    """The media type of a manifest that was stored without it, by Docker Registry's rule. Raises ManifestInvalid.
+    """The media type of a manifest stored without it, by Docker Registry's rule. Raises ManifestInvalid.
 
-    schemaVersion 1: schema1, signed where it holds signatures; else what `mediaType` says; else an OCI index where
-    there is `manifests`, and an OCI manifest where there is not.
+    schemaVersion 1: schema1, signed where it holds signatures; else what `mediaType` says; else an OCI index
+    where there is `manifests`, and an OCI manifest where there is not.
     """
     return _media_type(_load(data))
 
@@ -47,9 +47,9 @@ def media_type_of(data: bytes) -> str:
 def children(data: bytes) -> tuple[Descriptor, ...]:
     """The content that a manifest names, in its order, each once. Raises ManifestInvalid.
 
-    Of an index its manifests; of a manifest its config and layers (`blobs` of an OCI artifact). `subject` is no child:
-    it may be absent by specification, and an image does not need it. Schema1 does not write sizes: its layers come
-    with size 0, which means not known.
+    Of an index its manifests; of a manifest its config and layers (`blobs` of an OCI artifact). `subject` is
+    no child: it may be absent by specification, and an image does not need it. Schema1 does not write sizes:
+    its layers come with size 0, which means not known.
     """
     document = _load(data)
     kind = _media_type(document)
@@ -89,7 +89,7 @@ def _media_type(document: Mapping[str, object]) -> str:
     if type(version) is int and version == 1:
         return SCHEMA1_SIGNED if document.get("signatures") else SCHEMA1_MANIFEST
     if written is not None and written != "":
-        # OCI artifact manifests carry no schemaVersion; an explicit other one is refused as Docker Registry does.
+        # OCI artifact manifests carry no schemaVersion; any other one is refused as Docker Registry does.
         if version is None or (type(version) is int and version == 2):
             return _checked_type(written)
     elif type(version) is int and version == 2:

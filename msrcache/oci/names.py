@@ -1,7 +1,7 @@
-"""Names of repositories, tags and whole images: the grammar of the OCI distribution specification, and nothing more.
+"""Names of repositories, tags and whole images: the grammar of the OCI distribution specification.
 
-A parsed name is safe as part of a key or an address: no empty segment, no `.` or `..`, no `%`, nothing that needs
-encoding. Whether something of that name exists, only a registry knows.
+A parsed name is safe as part of a key or an address: no empty segment, no `.` or `..`, no `%`, nothing that
+needs encoding. Whether something of that name exists, only a registry knows.
 """
 
 import re
@@ -35,7 +35,8 @@ class Repository(str):
             raise NameInvalid(f"repository name {shown(text)} is longer than {LONGEST_NAME} characters")
         if not _REPOSITORY.fullmatch(text):
             raise NameInvalid(
-                f"repository name {shown(text)} should be lower-case letters and digits, parted by '/', '.', '_' or '-'"
+                f"repository name {shown(text)} should be lower-case letters and digits, "
+                "with single '/' or '.', one or two '_', or any '-' between them"
             )
         return cls(text)
 
@@ -50,7 +51,8 @@ class Tag(str):
         """The text itself, when it is a tag of at most 128 characters. Raises TagInvalid."""
         if not _TAG.fullmatch(text):
             raise TagInvalid(
-                f"tag {shown(text)} should be 1 to {LONGEST_TAG} letters, digits, '_', '.' or '-' and start with none of '.-'"
+                f"tag {shown(text)} should be 1 to {LONGEST_TAG} letters, digits, '_', '.' or '-', "
+                "the first no '.' or '-'"
             )
         return cls(text)
 
@@ -60,7 +62,7 @@ Reference = Tag | Digest
 
 
 def parse_reference(text: str) -> Reference:
-    """A digest where the text has a colon (no tag has one), else a tag. Raises DigestInvalid or TagInvalid."""
+    """A digest where the text has a colon (no tag has), else a tag. Raises DigestInvalid or TagInvalid."""
     return Digest.parse(text) if ":" in text else Tag.parse(text)
 
 
@@ -75,7 +77,7 @@ def parse_host(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """An image as people write it: `host` is empty where none was written; a digest counts more than a tag."""
+    """An image as people write it: `host` is empty where none stands; a digest counts more than a tag."""
 
     host: str
     repository: Repository

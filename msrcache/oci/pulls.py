@@ -1,4 +1,4 @@
-"""Requests of the distribution API as typed pulls: method, path, query and headers in, one value or one error out.
+"""Requests of the distribution API as typed pulls: method, path, query and headers in, one value out.
 
 Path text goes no further than this module before it is parsed. The end-N are those of the OCI distribution
 specification 1.1. Who may pull, and where from, is decided elsewhere.
@@ -30,7 +30,7 @@ _NUMBER: Final = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What every pull carries: by whose right it is made, the request's id, the registry that `?ns=` names."""
+    """What every pull carries: by whose right it is made, the request's id, the registry `?ns=` names."""
 
     kind: ClassVar[str]
 
@@ -117,10 +117,10 @@ def parse_pull(
 ) -> Pull:
     """The pull that a request asks for. Raises RegistryError only.
 
-    `path` starts with /v2 and is percent-decoded once; `query` likewise. A header that came on several lines may stand
-    several times in `headers.items()` (Docker sends one Accept line for each media type). Every method but GET and HEAD
-    is Unsupported: uploads, mounts and deletions (end-4 to end-7, end-9 to end-11, end-13) belong to the upstream.
-    A tag that cannot exist is a ManifestUnknown, as registries answer.
+    `path` starts with /v2 and is percent-decoded once; `query` likewise. A header that came on several lines
+    may stand several times in `headers.items()` (Docker sends one Accept line for each media type). Every method
+    but GET and HEAD is Unsupported: uploads, mounts and deletions (end-4 to end-7, end-9 to end-11, end-13)
+    belong to the upstream. A tag that cannot exist is a ManifestUnknown, as the conformance suite asks.
     """
     if method not in {"GET", "HEAD"}:
         raise Unsupported(
@@ -155,7 +155,7 @@ def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: 
 
 
 def _split(path: str) -> tuple[str, str, str]:
-    """Name, word and reference, from the right: a name may hold `manifests` or `blobs`, a reference holds no slash."""
+    """Name, word and reference, from the right: a name may hold `manifests`, a reference holds no slash."""
     if not path.startswith("/v2/"):
         return "", "", ""
     head, _, tail = path.removeprefix("/v2/").rpartition("/")
@@ -174,7 +174,7 @@ def _manifest(name: str, reference: str, *, accept: tuple[str, ...], head: bool)
 
 def _range(headers: Mapping[str, str], digest: Digest) -> RangeRequest | None:
     condition = next(_lines(headers, "if-range"), None)
-    # RFC 9110 13.1.5: only our own entity tag, the quoted digest, keeps the range; a date or another tag never does.
+    # RFC 9110 13.1.5: only our own entity tag, the quoted digest, keeps the range; no date, no other tag.
     if condition is not None and condition.strip('" \t') != str(digest):
         return None
     return parse_range(",".join(_lines(headers, "range")))

@@ -3,6 +3,7 @@
 A request for several ranges is answered whole, as the RFC allows: no client of registries asks so.
 """
 
+# ruff: noqa: N818 - named like the errors of the specification beside it
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -54,7 +55,8 @@ class Span:
 class RangeRequest:
     """One range as a client asks for it, both ends inclusive.
 
-    `bytes=a-b` is (a, b), `bytes=a-` is (a, None), and `bytes=-n`, the last n bytes, is (None, n). Others: ValueError.
+    `bytes=a-b` is (a, b), `bytes=a-` is (a, None), and `bytes=-n`, the last n bytes, is (None, n). What is
+    none of these is a ValueError.
     """
 
     first: int | None
@@ -68,7 +70,7 @@ class RangeRequest:
             raise ValueError(f"no range: {first} to {last}")
 
     def resolve(self, size: int) -> Span:
-        """The bytes of content of `size` bytes; what lies beyond the end is cut. Raises RangeInvalid where none is left."""
+        """These bytes of content of `size` bytes; what lies beyond is cut. None left: RangeInvalid."""
         last = size - 1 if self.last is None else self.last
         if self.first is None:  # a suffix: longer than the content means all of it
             span = Span(max(0, size - last), size)
@@ -85,7 +87,7 @@ class RangeRequest:
 
 
 def parse_range(header: str | None) -> RangeRequest | None:
-    """One range of bytes; None where there is none to obey: no header, another unit, several ranges, malformed.
+    """One range of bytes; None where none is to obey: no header, another unit, several ranges, malformed.
 
     Then the answer is the whole content (RFC 9110 14.2). Never raises.
     """
@@ -99,14 +101,14 @@ def parse_range(header: str | None) -> RangeRequest | None:
 
 
 def content_range(span: Span, size: int) -> str:
-    """The Content-Range of a 206. An empty span cannot be written, nor one beyond `size`: ContentRangeInvalid."""
+    """The Content-Range of a 206. ContentRangeInvalid for an empty span or one beyond `size`."""
     if not span.size or span.stop > size:
         raise ContentRangeInvalid(f"{span} of {size} bytes cannot be written as Content-Range")
     return f"bytes {span.start}-{span.stop - 1}/{size}"
 
 
 def parse_content_range(text: str) -> tuple[Span, int | None]:
-    """The span that an answer carries, and the size of the whole where it is told. Raises ContentRangeInvalid.
+    """The span that an answer carries, and the size of the whole if it is told. Raises ContentRangeInvalid.
 
     `bytes */size` of a 416 carries no span and raises too.
     """
@@ -115,7 +117,7 @@ def parse_content_range(text: str) -> tuple[Span, int | None]:
         raise ContentRangeInvalid(f"{shown(text)} is no Content-Range")
     first, last = int(match[1]), int(match[2])
     size = None if match[3] == "*" else int(match[3])
-    if last < first or last >= (_LARGEST if size is None else size):
+    if last < first or last >= min(_LARGEST, _LARGEST if size is None else size):
         raise ContentRangeInvalid(f"{shown(text)} names no bytes")
     return Span(first, last + 1), size
 

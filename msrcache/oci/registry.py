@@ -1,7 +1,7 @@
 """The seam of the whole house: what an image is pulled from, and what comes back.
 
-The HTTP client of an upstream is a Registry; several of them balanced are one; the pull-through cache over them is one;
-the HTTP server serves one. Nothing here does anything: values and protocols only.
+The HTTP client of an upstream is a Registry; several of them balanced are one; the pull-through cache over
+them is one; the HTTP server serves one. Nothing here does anything: values and protocols only.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
     JOINED = "joined"  # waited on a fill in this process
     FOLLOWED = "followed"  # waited on another replica's fill
     STALE = "stale"  # served past its time, the upstream being away
-    PASS = "pass"  # relayed, nothing stored
+    PASS = "pass"  # noqa: S105 - relayed, nothing stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ Chunk = bytes | FileSpan
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The content is at this address (307). The address may be signed, so it is a secret: repr does not show it."""
+    """The content is at this address (307). It may be signed, so it is a secret: repr does not show it."""
 
     url: str = field(repr=False)
 
@@ -65,11 +65,11 @@ class Elsewhere:
 class Blob:
     """A blob, or one span of it, while its context is open.
 
-    `span` is what this answer carries, already resolved against `descriptor.size`. `body` yields exactly `span.size`
-    bytes, or raises RegistryError, StorageError or OSError: then the answer is cut. It may wait inside. Descriptors of
-    its FileSpans live as long as the blob's context.
-    `resume` gives the rest from an absolute offset by another way, for when reading a FileSpan failed under the reader
-    (EIO, ESTALE); calling it reports that failure.
+    `span` is what this answer carries, already resolved against `descriptor.size`. `body` yields exactly
+    `span.size` bytes, or raises RegistryError, StorageError or OSError: then the answer is cut. It may wait
+    inside. The files of its FileSpans stay open as long as the blob's context.
+    `resume` gives the rest from an absolute offset by another way, for when reading a FileSpan failed under
+    the reader (EIO, ESTALE); calling it reports that failure.
     """
 
     descriptor: Descriptor

@@ -1,10 +1,10 @@
 """Who asks, as far as registries have to know: an opaque credential, and the right to read made from it.
 
-How a right is judged stands in `access`; this is the seam through which `cache` and `upstream` meet it without knowing
-it. `registry` gives these names out again: import them from there.
+How a right is judged stands in `access`; through this seam `cache` and `upstream` meet it without knowing it.
+`registry` gives these names out again: import them from there.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credential:
-    """An Authorization header's value as the caller sent it; empty: asked anonymously. Never shown by repr or str."""
+    """An Authorization header's value as the caller sent it; empty: anonymous. repr and str hide it."""
 
-    header: str = field(default="")
+    header: str = ""
 
     def __repr__(self) -> str:
         return "Credential(…)" if self.header else "Credential(anonymous)"
@@ -30,15 +30,16 @@ class Right(Protocol):
         """What the upstream is asked with: the caller's own; None is the upstream's service account."""
 
     async def ask(self, pull: "Pull", *, unreachable: bool = False) -> bool:
-        """Returns when the caller may read from the pull's repository; True where the upstream confirmed THIS content just now.
+        """Returns when the caller may read from the pull's repository.
 
-        A remembered yes answers at once with False. `unreachable`: the upstream was just found away; decide by memory
-        and grace alone. Raises Unauthorized, Denied or an Unknown as the upstream gave them, and UpstreamUnavailable
-        when it cannot be asked and no grace holds.
+        True where the upstream confirmed THIS content just now; a remembered yes answers at once with False.
+        `unreachable`: the upstream was just found away; decide by memory and grace alone. Raises what the
+        upstream gave, Unauthorized, Denied or an Unknown, and UpstreamUnavailable when it cannot be asked and
+        no grace holds.
         """
 
     def granted(self, repository: "Repository") -> None:
-        """The upstream has just answered this caller's own request with content of the repository: remember it."""
+        """The upstream just answered this caller's own request with content of the repository: remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Service:
 
     credential: None = None
 
-    async def ask(self, pull: "Pull", *, unreachable: bool = False) -> bool:  # noqa: ARG002
+    async def ask(self, pull: "Pull", *, unreachable: bool = False) -> bool:
         return False
 
     def granted(self, repository: "Repository") -> None:
