@@ -102,6 +102,8 @@ def _syntax(cause: yaml.YAMLError, source: str) -> Problem:
     words = str(getattr(cause, "problem", None) or "holds a character that YAML does not allow")
     if "undefined alias" in words:
         words = "a plain text beginning with * is a YAML alias, and no such anchor was set: put it in quotes"
+    elif words == "second occurrence":
+        words = "the same anchor is set twice"
     elif "'" in words and "expected" not in words and "character" not in words:
         words = words.split("'")[0].rstrip()
     return Problem(Kind.ERROR, place, "", f"is not valid YAML: {words}")

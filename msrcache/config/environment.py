@@ -1,12 +1,12 @@
 """REGISTRY_* variables: how each one changes the tree of the file, by Docker Registry's rules.
 
-Rules: only names that begin with REGISTRY_, in the byte order of their names; the rest of a name is split at
-each `_` and led down the tree. Where the model knows the keys, a part is compared with them in upper case (and
-with the names that Docker Registry uses inside: HEALTH_FILECHECKERS for health.file); in free maps with the
-keys that are there, whatever their case, and a new key is written in lower case; in lists it is an index, and
-the length of the list appends an element. The value is read as YAML. Only an impossible index or unreadable
-YAML is an error; an unknown name is a warning. Where Docker Registry 2.x would ignore a clear variable, or crash
-on it, it is applied and a warning says so.
+Rules: only names that begin with REGISTRY_, in the byte order of their names; the rest of a name is split
+at each `_` and led down the tree. Where the model knows the keys, a part is compared with them in upper
+case (and with the names that Docker Registry uses inside: HEALTH_FILECHECKERS for health.file); in free
+maps with the keys that are there, whatever their case, and a new key is written in lower case; in lists it
+is an index, and the length of the list appends an element. The value is read as YAML. Only an impossible
+index or unreadable YAML is an error; an unknown name is a warning. Where Docker Registry 2.x would ignore a
+clear variable, or crash on it, it is applied and a warning says so.
 """
 
 from collections.abc import Mapping

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from msrcache.config import units
+from msrcache.config.masking import masked
 
 
 class Section(BaseModel):
@@ -57,7 +58,10 @@ def _reading(read: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: read(value) if isinstance(value, str) else value)
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
+def _network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    text = value if isinstance(value, str) else ""
     try:
         return ip_network(text)
     except ValueError:
@@ -96,7 +100,7 @@ def check_address(text: str) -> str:
     if re.fullmatch(r"[0-9]+", text):
         raise ValueError("should be host:port; a port alone is written with a colon before it, such as :5000")
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ValueError("should be host:port, :port or [IPv6 address]:port")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("should have its IPv6 address in brackets: [::1]:5000")
@@ -116,9 +120,11 @@ def _resolver(text: str) -> str:
     return text
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(value: object) -> re.Pattern[str]:
+    if isinstance(value, re.Pattern):
+        return value
     try:
-        return re.compile(text)
+        return re.compile(value if isinstance(value, str) else "[")
     except (re.error, OverflowError, RecursionError) as cause:
         raise ValueError("should be a regular expression as Python's re module reads it") from cause
 
@@ -164,14 +170,19 @@ OptionalUrl = Annotated[str, AfterValidator(lambda text: text and _url(text))]
 Address = Annotated[str, AfterValidator(check_address)]
 OptionalAddress = Annotated[str, AfterValidator(lambda text: text and check_address(text))]
 Resolver = Annotated[str, AfterValidator(_resolver)]
-Network = Annotated[IPv4Network | IPv6Network, _reading(_network), PlainSerializer(str, when_used="json")]
+Network = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(_network), PlainSerializer(str, when_used="json")
+]
 Pattern = Annotated[
-    re.Pattern[str], _reading(_pattern), PlainSerializer(lambda found: found.pattern, when_used="json")
+    re.Pattern[str], BeforeValidator(_pattern), PlainSerializer(lambda found: found.pattern, when_used="json")
 ]
 FilePath = Annotated[str, AfterValidator(_file)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 HeaderValues = Annotated[tuple[HeaderValue, ...], BeforeValidator(_header_values)]
-Headers = Mapping[Annotated[str, AfterValidator(_header_name)], HeaderValues]
+Headers = Annotated[
+    Mapping[Annotated[str, AfterValidator(_header_name)], HeaderValues],
+    PlainSerializer(masked, when_used="json"),
+]
 Opaque = Mapping[str, Any]
 """A block that config only carries: text, lists and maps, read by whoever owns the section."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from msrcache.config import environment
-from msrcache.config.document import EMPTY, LARGEST, Block, Listing, Node, Scalar, read
+from msrcache.config.document import EMPTY, LARGEST, Block, Listing, Node, Scalar, plain, read
 from msrcache.config.masking import shown
 from msrcache.config.model import Config
 from msrcache.config.problem import ConfigError, KeyPath, Kind, Place, Problem, dotted
@@ -99,9 +99,13 @@ def _built(
 
 
 def _version(tree: Block, source: str) -> list[Problem]:
-    if source == EMBEDDED or "version" in tree.entries:
+    if source == EMBEDDED:
         return []
-    return [Problem(Kind.ERROR, tree.place, "version", "is required: version: 0.1")]
+    written = tree.entries.get("version")
+    if written is not None and plain(written.node) is not None:
+        return []
+    place = written.place if written else tree.place
+    return [Problem(Kind.ERROR, place, "version", "is required: version: 0.1")]
 
 
 def _bare_words(tree: Block) -> Block:

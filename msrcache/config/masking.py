@@ -23,24 +23,25 @@ _SECRET_KEYS: Final = frozenset(
         "licensekey",
         "authorization",
         "cookie",
+        "setcookie",
+        "proxyauthorization",
+        "xapikey",
+        "xauthtoken",
         "clientsecret",
         "privatekeydata",
         "sessiontoken",
     }
 )
-_USERINFO: Final = re.compile(r"(?<=//)[^/\s?#]*@")
+_USERINFO: Final = re.compile(r"(?<=//)\S*@")
 _SIGNED: Final = re.compile(r"(?i)((?:signature|sig|token|secret|password|key)=)[^&\s]+")
 
 
 def is_secret(path: Sequence[str | int]) -> bool:
     """Whether the value at a key path is a secret: by its own key, or as part of a block that is one."""
-    words = {str(part).lower().replace("_", "").replace("-", "") for part in path[-1:]}
-    blocks = {str(part).lower() for part in path[:-1]}
-    return (
-        bool(words & _SECRET_KEYS)
-        or bool(blocks & {"credentials"})
-        or any("password" in word for word in words - {"passwordfile"})
-    )
+    names = [part.lower().replace("_", "").replace("-", "") for part in path if isinstance(part, str)]
+    if not names or names[-1] == "passwordfile":
+        return False
+    return names[-1] in _SECRET_KEYS or "password" in names[-1] or "credentials" in names
 
 
 def shown(value: str, path: Sequence[str | int]) -> str:
@@ -60,6 +61,6 @@ def masked(value: Any, path: tuple[str | int, ...] = ()) -> Any:
         return [masked(item, (*path, index)) for index, item in enumerate(value)]
     if not isinstance(value, str) or not value:
         return value
-    if is_secret(path) or any(is_secret((part,)) for part in path) or "PRIVATE KEY" in value:
+    if is_secret(path) or "PRIVATE KEY" in value:
         return MASK
     return _SIGNED.sub(rf"\g<1>{MASK}", _USERINFO.sub(f"{MASK}@", value))

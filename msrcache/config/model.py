@@ -109,7 +109,8 @@ class Config(Section):
     @property
     def secret(self) -> SecretStr | None:
         """What replicas sign with among each other; None = no such secret was configured."""
-        return self.http.secret
+        secret = self.http.secret
+        return secret if secret is not None and secret.get_secret_value() else None
 
     def masked(self) -> dict[str, Any]:
         """The effective settings in the file's own keys and units, every secret masked: may be printed."""

@@ -1,7 +1,7 @@
 """What shows before values are looked at: unknown keys, keys without effect, durations without a unit.
 
-An unknown key is a warning with the nearest key there is, because Docker Registry ignores it in silence. Below
-`cache:` it is an error: a slip of the pen there would silently change who may read or what is kept.
+An unknown key is a warning with the nearest key there is, because Docker Registry ignores it in silence.
+Below `cache:` it is an error: a slip of the pen there would silently change who may read or what is kept.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,125 @@
+"""Keys that contradict each other are refused, or warned of, at the key that has to be changed."""
+
+import pytest
+
+from tests.config.files import bare, loaded, refusal, warnings
+
+ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https://a]%s}}%s]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        (
+            ENTRY % (", blobttl: 24h", ""),
+            "middleware.registry[0].options.blobttl",
+            "needs storage.delete.enabled",
+        ),
+        ("auth: {token: {realm: https://x}}", "auth.token", "not available in this version"),
+        ("auth: token", "auth.token", "not available in this version"),
+        ("auth: {htpasswd: {realm: r}}", "auth.htpasswd.path", "is required"),
+        ("cache: {access: {mode: basic}}", "cache.access.htpasswd.path", "is required"),
+        (
+            "auth: {htpasswd: {path: /h}}\ncache: {access: {mode: open}}",
+            "cache.access.mode",
+            "contradicts auth.htpasswd",
+        ),
+        ("http: {tls: {certificate: /c}}", "http.tls.certificate", "together with http.tls.key"),
+        ("http: {tls: {clientcas: [/c]}}", "http.tls.clientcas", "there is no TLS"),
+        ("http: {net: unix}", "http.addr", "absolute path of a socket"),
+        ("http: {addr: 0.0.0.0}", "http.addr", 'or [IPv6 address]:port, here is "0.0.0.0"'),
+        ("http: {debug: {addr: ':5000'}}", "http.debug.addr", "address of the main listener"),
+        ("cache: {metrics: {addr: ':5000'}}", "cache.metrics.addr", "address of the main listener"),
+        ("cache: {proxyprotocol: true}", "cache.proxyprotocol", "needs cache.trusted"),
+        (
+            "cache: {upstreams: [{url: https://a, username: u}]}",
+            "cache.upstreams[0].username",
+            "together with password",
+        ),
+        (
+            "cache: {upstreams: [{url: https://a, username: u, password: p, passwordfile: /p}]}",
+            "cache.upstreams[0].passwordfile",
+            "one of the two",
+        ),
+        (
+            "cache: {upstreams: [{url: https://a, certificate: /c}]}",
+            "cache.upstreams[0].certificate",
+            "together with key",
+        ),
+        (
+            ENTRY % ("", ", {name: downstream, options: {upstreams: [https://b]}}"),
+            "middleware.registry[1]",
+            "should hold downstream once",
+        ),
+    ],
+)
+def test_a_contradiction_is_refused(text: str, key: str, words: str) -> None:
+    """Each at the key to change, with what is missing."""
+    problem = refusal(text)
+    assert problem.key == key
+    assert words in str(problem)
+    assert problem.place.line is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cache: {upstreams: [{url: https://a, skipverify: true}]}", "give its ca instead"),
+        ("cache: {upstreams: [{url: http://a, username: u, password: p}]}", "clear text"),
+        (
+            "cache: {access: {mode: open}, upstreams: [{url: https://a, username: u, password: p}]}",
+            "lets everyone who can reach",
+        ),
+        (
+            ENTRY.replace("[https://a]", "[{originhost: https://a}, {originhost: https://b}]") % ("", ""),
+            "several origins",
+        ),
+    ],
+)
+def test_what_is_doubtful_is_a_warning(text: str, words: str) -> None:
+    """It may be meant."""
+    (warning,) = warnings(text)
+    assert words in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("proxy: {username: u}", "has no effect without proxy.remoteurl"),
+        ("proxy: {remoteurl: https://a, ttl: 1h}", "has no effect without storage.delete.enabled"),
+        ("proxy: {remoteurl: http://a, username: u, password: p}", "clear text"),
+        ("http: {addr: ':1'}", "names no upstream"),
+    ],
+)
+def test_a_doubtful_proxy_is_a_warning(text: str, words: str) -> None:
+    """Docker Registry accepts these."""
+    problems = bare(f"version: 0.1\nstorage: inmemory\n{text}\n").problems
+    assert any(words in problem.message for problem in problems)
+
+
+def test_a_proxy_account_without_password_is_refused() -> None:
+    """Half of an account is none."""
+    with pytest.raises(Exception, match=r"together with proxy\.password"):
+        bare("version: 0.1\nstorage: inmemory\nproxy: {remoteurl: https://a, username: u}\n")
+
+
+def test_a_blobttl_of_nothing_is_refused() -> None:
+    """The replaced cache asks for a positive integer."""
+    text = "version: 0.1\nstorage: {inmemory: , delete: {enabled: true}}\n" + ENTRY % (", blobttl: 0", "")
+    with pytest.raises(Exception, match="should be more than 0"):
+        bare(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http: {net: unix, addr: /run/cache.sock}",
+        "http: {tls: {certificate: /c, key: /k, clientcas: [/a]}}",
+        "cache: {proxyprotocol: true, trusted: [10.0.0.1]}",
+        "auth: {htpasswd: {path: /h}}\ncache: {access: {mode: basic}}",
+        "cache: {upstreams: [{url: https://a, username: u, passwordfile: /p, certificate: /c, key: /k}]}",
+    ],
+)
+def test_what_fits_together_draws_no_word(text: str) -> None:
+    """The other side of each rule."""
+    assert loaded(text).problems == ()
