@@ -1,0 +1,253 @@
+"""Bytes and file spans to one client: what stands below an answer's body.
+
+Plain connections: os.sendfile on the transport's own socket. The transport's buffer is empty whenever we
+send past it: a small piece goes the ordinary way first (it takes the headers along) and again whenever the
+socket is full, and the drain after it means empty, because the high-water mark is 1. Rejected: sendfile on
+a duplicate of the descriptor (abort() cuts nothing while it is open).
+Under TLS, and where a file system refuses sendfile: a piece is read and written, small to a slow client
+because what waits for it is memory, large to a fast one because each costs a call.
+
+The loop never waits for a disk: a span's next window is asked for with RWF_NOWAIT, and read by a thread
+where the page cache has it not (or the file system cannot tell).
+Not here: headers, ranges, what happens to an answer that fails (deliver).
+"""
+
+# ruff: noqa: N818 - named for what happened, as oci.errors are
+
+import asyncio
+import errno
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from aiohttp.http import StreamWriter
+
+from msrcache.oci.registry import FileSpan
+
+KIB: Final = 1024
+SMALL: Final = 4 * KIB
+WINDOW: Final = 1024 * KIB
+CALLS_BEFORE_YIELD: Final = 16
+SLOW_PIECE: Final = 64 * KIB
+FAST_PIECE: Final = 256 * KIB
+FAST: Final = 0.02
+"""Seconds; who takes a piece in less is given a larger one next, who needs five times that a small one."""
+REFUSED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+class ReadFailed(Exception):
+    """A file span could not be read: the cause is the OSError."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Gone(Exception):
+    """The client has left."""
+
+
+class Stalled(Exception):
+    """The client has taken nothing for as long as one may."""
+
+
+class Reader:
+    """Reads files in a bounded pool of threads where reading could wait for a disk. One for a server."""
+
+    def __init__(self, threads: int = 8) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="msrcache-read")
+        self._scratch = threading.local()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def warm(self, fd: int, offset: int, size: int) -> None:
+        """Have the span read into the page cache. Raises OSError."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._read_away, fd, offset, size)
+
+    async def read(self, fd: int, offset: int, size: int) -> bytes:
+        """The span's bytes (fewer at the end of the file). Raises OSError."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, os.pread, fd, size, offset)
+
+    def _read_away(self, fd: int, offset: int, size: int) -> None:
+        scratch: memoryview | None = getattr(self._scratch, "buffer", None)
+        if scratch is None:
+            scratch = self._scratch.buffer = memoryview(bytearray(WINDOW))
+        end = offset + size
+        while offset < end:
+            count = os.preadv(fd, [scratch[: end - offset]], offset)
+            if count == 0:
+                return  # sendfile finds the end of the file too, and tells it
+            offset += count
+
+
+class Sender:
+    """Sends one answer's body. `sent` counts what the connection has taken; `finish` is due in every case."""
+
+    def __init__(
+        self, writer: StreamWriter, transport: asyncio.Transport, *, reader: Reader, stall: float
+    ) -> None:
+        self.sent = 0
+        self._writer = writer
+        self._transport = transport
+        self._reader = reader
+        self._stall = stall
+        self._piece = SLOW_PIECE
+        self._seeing = True
+        sock = transport.get_extra_info("socket")
+        self._direct = sock is not None and transport.get_extra_info("sslcontext") is None
+        self._socket = sock.fileno() if self._direct else -1
+        # 1 and not 0, with which the drain under TLS would never end.
+        transport.set_write_buffer_limits(high=1)
+
+    def finish(self) -> None:
+        """Leave the connection as it was, for its next request."""
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits()
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes. Raises Gone or Stalled."""
+        view = memoryview(data)
+        while view:
+            size = await self._write(view[: self._piece])
+            view = view[size:]
+
+    async def send_file(self, span: FileSpan) -> None:
+        """Send the span of a file. Raises Gone or Stalled for the client, ReadFailed for the file."""
+        offset = span.start
+        if self._direct:
+            offset = await self._sendfile(span)
+        while offset < span.stop:
+            size = min(self._piece, span.stop - offset)
+            # No name for the piece here: a frame that waits would keep it beside its encrypted copy.
+            offset += await self._write(await self._read(span.fd, offset, size))
+
+    async def _sendfile(self, span: FileSpan) -> int:
+        """Send past the transport; returns where it ended: before the end where sendfile is refused."""
+        offset, window, calls, full = span.start, span.start, 0, False
+        while self._direct and offset < span.stop:
+            if full or self._transport.get_write_buffer_size():
+                size = min(SMALL, span.stop - offset)
+                offset += await self._write(await self._read(span.fd, offset, size))
+                full = False
+                continue
+            if offset >= window:
+                window = min(offset + WINDOW, span.stop)
+            await self._warm(span.fd, offset, window)
+            count = self._splice(span.fd, offset, window - offset)
+            full = count < window - offset
+            offset += count
+            calls += 1
+            if calls % CALLS_BEFORE_YIELD == 0:
+                await asyncio.sleep(0)
+        return offset
+
+    def _splice(self, fd: int, offset: int, size: int) -> int:
+        """One sendfile: how much the socket took, 0 when it is full (or sendfile refused: _direct)."""
+        self._look()
+        try:
+            count = os.sendfile(self._socket, fd, offset, size)
+        except BlockingIOError:
+            return 0
+        except OSError as cause:
+            if cause.errno in REFUSED:
+                self._direct = False
+                return 0
+            raise _blamed(cause) from cause
+        if count == 0:
+            raise ReadFailed(OSError(errno.EIO, "the file is shorter than it was"))
+        self.sent += count
+        return count
+
+    def _look(self) -> None:
+        if self._transport.is_closing():
+            raise Gone
+
+    async def _warm(self, fd: int, offset: int, stop: int) -> None:
+        """Return when the window up to `stop` can be read without a disk; its last byte speaks for it."""
+        if self._seeing:
+            try:
+                if os.preadv(fd, [bytearray(1)], stop - 1, os.RWF_NOWAIT):
+                    return
+            except BlockingIOError:
+                pass
+            except OSError as cause:
+                if cause.errno not in REFUSED:
+                    raise ReadFailed(cause) from cause
+                self._seeing = False
+        try:
+            await self._reader.warm(fd, offset, stop - offset)
+        except OSError as cause:
+            raise ReadFailed(cause) from cause
+
+    async def _read(self, fd: int, offset: int, size: int) -> bytes | bytearray:
+        """Bytes of the file: from the page cache at once, else by a thread. Never empty."""
+        if self._seeing:
+            try:
+                found = bytearray(size)
+                count = os.preadv(fd, [found], offset, os.RWF_NOWAIT)
+                if count:
+                    return found if count == size else found[:count]
+            except BlockingIOError:
+                pass
+            except OSError as cause:
+                if cause.errno not in REFUSED:
+                    raise ReadFailed(cause) from cause
+                self._seeing = False
+        try:
+            data = await self._reader.read(fd, offset, size)
+        except OSError as cause:
+            raise ReadFailed(cause) from cause
+        if not data:
+            raise ReadFailed(OSError(errno.EIO, "the file is shorter than it was"))
+        return data
+
+    async def _write(self, data: bytes | bytearray | memoryview) -> int:
+        """The ordinary way; returns the size when the transport holds nothing of it any more."""
+        self._look()
+        size = len(data)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            await self._writer.write(data, drain=False)
+            del data
+            if self._transport.get_write_buffer_size():
+                async with asyncio.timeout(self._stall):
+                    await self._emptied()
+        except TimeoutError:
+            raise Stalled from None
+        except ConnectionError:
+            raise Gone from None
+        self._look()
+        self._pace(loop.time() - begun)
+        self.sent += size
+        return size
+
+    def _pace(self, taken: float) -> None:
+        if taken < FAST:
+            self._piece = min(self._piece * 2, FAST_PIECE)
+        elif taken > 5 * FAST:
+            self._piece = SLOW_PIECE
+
+    async def _emptied(self) -> None:
+        await self._writer.drain()
+        pause = 0.0
+        while self._direct and self._transport.get_write_buffer_size():
+            # uvloop sends at the end of its turn; a rest of one byte is below the mark: wait for it.
+            self._look()
+            await asyncio.sleep(pause)
+            await self._writer.drain()
+            pause = 0.01
+
+
+def _blamed(cause: OSError) -> Exception:
+    """sendfile has two ends: errors of the socket are the client's, all others the file's."""
+    if isinstance(cause, ConnectionError) or cause.errno in (
+        errno.EPIPE,
+        errno.ENOTCONN,
+        errno.EBADF,
+        errno.ETIMEDOUT,
+    ):
+        return Gone()
+    return ReadFailed(cause)
