@@ -118,9 +118,9 @@ def parse_pull(
     """The pull that a request asks for. Raises RegistryError only.
 
     `path` starts with /v2 and is percent-decoded once; `query` likewise. A header that came on several lines
-    may stand several times in `headers.items()` (Docker sends one Accept line for each media type). Every method
-    but GET and HEAD is Unsupported: uploads, mounts and deletions (end-4 to end-7, end-9 to end-11, end-13)
-    belong to the upstream. A tag that cannot exist is a ManifestUnknown, as the conformance suite asks.
+    may stand several times in `headers.items()` (Docker sends an Accept line for each media type). Every
+    method but GET and HEAD is Unsupported: uploads, mounts and deletions (end-4 to end-7, end-9 to end-11,
+    end-13) belong to the upstream. A tag that cannot exist is ManifestUnknown: the conformance suite asks so.
     """
     if method not in {"GET", "HEAD"}:
         raise Unsupported(
