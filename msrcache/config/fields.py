@@ -5,6 +5,7 @@ Other values are taken as they are, so that sections can be built in Python: Htt
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, ClassVar, Final
@@ -124,7 +125,9 @@ def _pattern(value: object) -> re.Pattern[str]:
     if isinstance(value, re.Pattern):
         return value
     try:
-        return re.compile(value if isinstance(value, str) else "[")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a nested set such as [[a] is odd, and not wrong
+            return re.compile(value if isinstance(value, str) else "[")
     except (re.error, OverflowError, RecursionError) as cause:
         raise ValueError("should be a regular expression as Python's re module reads it") from cause
 

@@ -128,7 +128,8 @@ class HttpSection(Section):
     """The external URL of this cache, where the request does not tell it."""
     secret: SecretStr | None = None
     """What replicas sign with among each other; equal on all. Empty: a random one for this process."""
-    relative_urls: Any = without_effect("only uploads have locations, and uploads are not accepted here")
+    relative_urls: Flag = False
+    """Links to further pages (tags/list, _catalog) name no host, even where `host` is set."""
     drain_timeout: Seconds = 60.0
     """How long bodies may still flow after SIGTERM; 0: they are cut at once."""
     tls: TlsSection = TlsSection()

@@ -111,8 +111,6 @@ def _accounts(config: Config) -> Iterator[Finding]:
     if config.auth.token is not None:
         words = "is not available in this version: without it the upstream itself decides (cache.access.mode)"
         yield Finding((("auth", "token"),), words)
-    if config.auth.token is not None and config.auth.htpasswd is not None:
-        yield Finding((("auth",),), "should name one provider only")
     if config.access.mode == "basic" and config.access.htpasswd.path is None:
         own = config.auth.htpasswd is None
         path: KeyPath = ("cache", "access", "htpasswd", "path") if own else ("auth", "htpasswd", "path")

@@ -1,6 +1,8 @@
 """Each type of key takes what is right and says what would be."""
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -111,6 +113,7 @@ def test_a_resolver_is_an_ip_address() -> None:
 def test_a_pattern_is_compiled() -> None:
     """A bad one is refused when the file is read, not when a tag is pulled."""
     assert taken(fields.Pattern, "v[0-9]+").fullmatch("v12")
+    assert taken(fields.Pattern, "[[a]").fullmatch("[")
     assert "regular expression" in refused(fields.Pattern, "v[0-9")
 
 
@@ -134,6 +137,8 @@ def test_values_of_python_are_taken_as_they_are() -> None:
     assert taken(fields.Bytes, 1024) == 1024
     assert taken(fields.Flag, value=True) is True
     assert taken(fields.Whole, 3) == 3
+    assert taken(fields.Network, ip_network("::1")) == ip_network("::1")
+    assert taken(fields.Pattern, re.compile("a")).pattern == "a"
 
 
 def test_durations_and_sizes_are_written_with_units() -> None:
