@@ -1,4 +1,4 @@
-"""How Hypothesis runs here: without its deadline for each example, which on a busy machine is a timed assertion."""
+"""Hypothesis without its deadline for each example: on a busy machine that is a timed assertion."""
 
 from hypothesis import settings
 
