@@ -29,7 +29,10 @@ def test_each_contract_bites(tmp_path: Path) -> None:
         (package / name / "__init__.py").write_text("")
     (package / "__init__.py").write_text("")
     (package / "cache" / "pull.py").write_text("import msrcache.upstream\n")
-    (package / "server" / "app.py").write_text("import msrcache.storage\n")
+    (package / "access" / "gate.py").write_text("")  # the protocol that the server may know
+    (package / "access" / "asking.py").write_text("")
+    (package / "server" / "app.py").write_text("import msrcache.storage, msrcache.access.gate\n")
+    (package / "server" / "admin.py").write_text("import msrcache.access.asking\n")
     (package / "oci" / "digest.py").write_text("import aiohttp\n")
     (package / "storage" / "s3.py").write_text("import botocore\n")  # where it may be
     (package / "storage" / "gcs.py").write_text("import botocore\n")  # and where not
@@ -37,6 +40,8 @@ def test_each_contract_bites(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "msrcache.cache.pull -> msrcache.upstream" in result.stdout
     assert "msrcache.server.app -> msrcache.storage" in result.stdout
+    assert "msrcache.server.admin -> msrcache.access.asking" in result.stdout
+    assert "msrcache.server.app -> msrcache.access.gate" not in result.stdout
     assert "msrcache.oci.digest -> aiohttp" in result.stdout
     assert "msrcache.storage.gcs -> botocore" in result.stdout
     assert "msrcache.storage.s3 ->" not in result.stdout
