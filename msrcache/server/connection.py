@@ -166,6 +166,7 @@ class Connection(web.RequestHandler):
                 "Content-Type": CONTENT_TYPE,
                 "Docker-Distribution-Api-Version": "registry/2.0",
                 "Server": "msrcache",
+                "Connection": "close",
             },
         )
         response.force_close()

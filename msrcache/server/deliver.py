@@ -6,8 +6,6 @@ Not here: how bytes reach the socket (sending), how an error before the first by
 (middleware).
 """
 
-# ruff: noqa: N818 - named for what happened, as oci.errors are
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass

@@ -24,8 +24,8 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_for(descriptors: int) -> int:
-    """The connections that fit when each may hold two descriptors: its socket and the file it is sent."""
-    return max((descriptors - SPARE_DESCRIPTORS) // 2, 64)
+    """The connections that fit when four of five hold two descriptors: their socket and the file they are sent."""
+    return max((descriptors - SPARE_DESCRIPTORS) * 5 // 9, 64)
 
 
 def counted_as(address: str) -> str:

@@ -9,8 +9,6 @@ trusted peer -> closed; too many of its address -> 503 and closed; no TLS handsh
 are counted by reason.
 """
 
-# ruff: noqa: N818 - named for what happened, as oci.errors are
-
 import asyncio
 import errno
 import os
@@ -19,6 +17,7 @@ import ssl
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Final
@@ -32,6 +31,7 @@ from msrcache.telemetry.metrics import Metrics
 BACKLOG: Final = 4096
 AT_ONCE: Final = 64
 """Connections accepted before the loop sees to something else."""
+AWAY: Final = 64 * 1024
 PAUSE: Final = 0.5
 """Seconds without accepting when the process or the machine is out of descriptors or memory."""
 FAMINE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -209,7 +209,13 @@ class Listener:
         host = address[0] if isinstance(address, tuple) else ""
         task = asyncio.get_running_loop().create_task(self._welcome(sock, plain_address(host), place))
         self._welcomes.add(task)
-        task.add_done_callback(self._welcomes.discard)
+        task.add_done_callback(partial(self._welcomed, sock, place))
+
+    def _welcomed(self, sock: socket.socket, place: Place, task: asyncio.Task[None]) -> None:
+        self._welcomes.discard(task)
+        if task.cancelled():  # perhaps before its first step, so that nothing in it could close the socket
+            sock.close()
+            place.release()
 
     async def _welcome(self, sock: socket.socket, address: str, place: Place) -> None:
         reason = "socket"
@@ -226,10 +232,6 @@ class Listener:
             self._metrics.connections_refused_total.labels(reason).inc()
             log.info("connection refused", reason=reason, client=address, error=_reason(cause))
             sock.close()
-        except asyncio.CancelledError:
-            sock.close()
-            place.release()
-            raise
         place.release()
 
     async def _behind(self, sock: socket.socket, address: str) -> str:
@@ -259,6 +261,10 @@ class Listener:
         try:
             if self._door.tls is None:
                 sock.send(REFUSAL)
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(
+                    AWAY
+                )  # what stays unread would turn our close into a reset, and the words were lost
         except OSError:
             pass  # it is gone already, which is what was wanted
         sock.close()

@@ -1,7 +1,5 @@
 """Requests refused before they are understood as pulls: too large, too slow, with a body, not HTTP."""
 
-# ruff: noqa: N818 - named for what happened, as oci.errors are
-
 from msrcache.oci.errors import RegistryError
 
 

@@ -12,8 +12,6 @@ where the page cache has it not (or the file system cannot tell).
 Not here: headers, ranges, what happens to an answer that fails (deliver).
 """
 
-# ruff: noqa: N818 - named for what happened, as oci.errors are
-
 import asyncio
 import errno
 import os

@@ -4,8 +4,6 @@ began with.
 Files are read in a thread. A set of files that does not load leaves the context that serves now as it is.
 """
 
-# ruff: noqa: N818 - named for what happened, as oci.errors are
-
 import asyncio
 import ssl
 import warnings

@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from msrcache.access.caller import Caller
-
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import BlobUnknown, ManifestUnknown
@@ -53,9 +52,8 @@ class FakeRegistry:
         """Have a blob of these bytes, coming whole unless `body` says otherwise; the same digest in any case."""
         digest = Digest.of(data)
         descriptor = Descriptor("application/octet-stream", digest, len(data))
-        self.blobs[digest] = StoredBlob(
-            descriptor, body or (lambda span: _whole(data[span.start : span.stop]))
-        )
+        told = body or (lambda span: _whole(data[span.start : span.stop]))
+        self.blobs[digest] = StoredBlob(descriptor, told)
         return digest
 
     def hold_manifest(self, reference: str, data: bytes, media_type: str = MANIFEST_TYPE) -> Digest:
@@ -141,7 +139,5 @@ class OpenGate:
         """As Gate.identity."""
         return "-" if not caller.credential.header else "somebody"
 
-
-def at(stored: StoredBlob, **changes: object) -> StoredBlob:
-    """The stored blob with other fields."""
-    return replace(stored, **changes)  # type: ignore[arg-type]
+    async def close(self) -> None:
+        """As Gate.close."""
