@@ -44,7 +44,7 @@ class Route:
     def __init__(
         self, settings: UpstreamSettings, *, metrics: Metrics, clock: Clock, resolver: AbstractResolver | None
     ) -> None:
-        self._url = URL(settings.url.rstrip("/"))
+        self._url = URL(settings.url.rstrip("/").removesuffix("/v2"))
         self._name = settings.name
         self._clock = clock
         self._wire = Wire(settings, metrics=metrics, clock=clock, resolver=resolver)
@@ -144,7 +144,7 @@ class Route:
     async def _token(
         self, method: str, url: URL, headers: Mapping[str, str], form: Mapping[str, str] | None
     ) -> Whole:
-        reply = await self._wire.send(method, url, headers, form=form)
+        reply = await self._wire.aside(method, url, headers, form)
         return await self._wire.whole(reply, limit=_TOKEN_LIMIT)
 
 

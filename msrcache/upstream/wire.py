@@ -30,6 +30,7 @@ _KIB: Final = 1 << 10
 _MIB: Final = 1 << 20
 _HEADER_LIMIT: Final = 64 * _KIB  # real tokens and real challenges exceed aiohttp's 8 KiB
 _KEEPALIVE: Final = 30.0
+_ASIDES: Final = 16
 
 
 class Break(Exception):
@@ -39,9 +40,10 @@ class Break(Exception):
 class Reply:
     """An answer whose body is still to come; a context that lets the connection go."""
 
-    def __init__(self, response: aiohttp.ClientResponse, wire: "Wire") -> None:
+    def __init__(self, response: aiohttp.ClientResponse, wire: "Wire", lane: asyncio.Semaphore) -> None:
         self._response = response
         self._wire = wire
+        self._lane = lane
         self._open = True
 
     async def __aenter__(self) -> Self:
@@ -84,7 +86,7 @@ class Reply:
         if self._open:
             self._open = False
             self._response.close()
-            self._wire.leave()
+            self._lane.release()
 
 
 class Wire:
@@ -108,7 +110,8 @@ class Wire:
         self._ours = tls_context(settings, ours=True)
         self._others = tls_context(settings, ours=False) if settings.certificate else self._ours
         self._host = URL(settings.url).host
-        self._free = asyncio.Semaphore(settings.connections)
+        self._pulls = asyncio.Semaphore(settings.connections)
+        self._asides = asyncio.Semaphore(_ASIDES)
         self._bytes = metrics.upstream_bytes_total.labels(settings.name)
         self._session: aiohttp.ClientSession | None = None
 
@@ -140,18 +143,33 @@ class Wire:
         if self._resolver is not None:
             await self._resolver.close()
 
-    async def send(
-        self, method: str, url: URL, headers: Mapping[str, str], *, form: Mapping[str, str] | None = None
-    ) -> Reply:
+    async def send(self, method: str, url: URL, headers: Mapping[str, str]) -> Reply:
         """One request, no redirect followed. Raises Unavailable; UpstreamBroken for what is no HTTP."""
-        await self._enter()
+        return await self._send(method, url, headers, None, lane=self._pulls)
+
+    async def aside(
+        self, method: str, url: URL, headers: Mapping[str, str], form: Mapping[str, str] | None
+    ) -> Reply:
+        """As send, for a token: a pull waits for it with its connection in hand, so it must not wait for those."""
+        return await self._send(method, url, headers, form, lane=self._asides)
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None,
+        *,
+        lane: asyncio.Semaphore,
+    ) -> Reply:
+        await self._enter(lane)
         status = "000"
         try:
             response = await self._request(method, url, headers, form)
             status = str(response.status)
-            return Reply(response, self)
+            return Reply(response, self, lane)
         except BaseException:
-            self.leave()
+            lane.release()
             raise
         finally:
             self._metrics.upstream_requests_total.labels(self._settings.name, method, status).inc()
@@ -174,19 +192,15 @@ class Wire:
                 ) from None
             return Whole(reply.status, reply.headers, bytes(data))
 
-    def leave(self) -> None:
-        """One connection less in use; for Reply."""
-        self._free.release()
-
     def count_bytes(self, size: int) -> None:
         """Body bytes that came; for Reply."""
         self._bytes.inc(size)
 
-    async def _enter(self) -> None:
+    async def _enter(self, lane: asyncio.Semaphore) -> None:
         wait = self._settings.header_timeout
         try:
             async with asyncio.timeout(wait):
-                await self._free.acquire()
+                await lane.acquire()
         except TimeoutError:
             raise Unavailable(  # no outage of the upstream: we never got to ask
                 f"all {self._settings.connections} connections to the upstream {self._settings.name} were busy"
