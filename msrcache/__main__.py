@@ -1,0 +1,7 @@
+"""``python -m msrcache``."""
+
+import sys
+
+from msrcache.cli import main
+
+sys.exit(main())

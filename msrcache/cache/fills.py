@@ -1,0 +1,119 @@
+"""The fills under way in this process: one a digest, bounded in number, with a fair queue.
+
+Decides nothing about rights: whoever joins has asked its own question first (pullthrough).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from msrcache.cache.fill import Fill, Kitchen
+from msrcache.oci.digest import Digest
+from msrcache.oci.pulls import BlobPull
+
+
+class Fills:
+    """Opens fills, finds those under way, stops those that nobody wants."""
+
+    def __init__(self, kitchen: Kitchen) -> None:
+        self._kitchen = kitchen
+        self._under_way: dict[Digest, Fill] = {}
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(kitchen.settings.concurrency)
+
+    def __repr__(self) -> str:
+        readers = sum(fill.holders for fill in self._under_way.values())
+        return f"<Fills [{len(self._under_way)} fills, {readers} readers]>"
+
+    def find(self, digest: Digest) -> Fill | None:
+        """The fill of this digest that is under way."""
+        fill = self._under_way.get(digest)
+        return None if fill is None or fill.closed else fill
+
+    def open(self, pull: BlobPull) -> Fill:
+        """A new fill with this pull's repository and credential; there must be none under way."""
+        fill = Fill(pull, self._kitchen)
+        task = asyncio.create_task(self._run(fill), name=f"fill {pull.digest}")
+        self._under_way[fill.digest] = fill
+        self._tasks[fill] = task
+        task.add_done_callback(lambda _: self._ended(fill))
+        return fill
+
+    def dismiss(self, fill: Fill) -> None:
+        """Somebody stopped waiting for its turn: a queued fill that nobody waits for is dropped."""
+        if fill.state == "queued" and not fill.holders:
+            self._forget(fill)
+
+    def rows(self) -> Sequence[Mapping[str, object]]:
+        """What /debug/fills shows, oldest first."""
+        now = self._kitchen.clock.monotonic()
+        return [
+            {
+                "digest": str(fill.digest),
+                "repository": str(fill.pull.repository),
+                "state": fill.state,
+                "seconds": round(now - fill.started, 3),
+                "size": fill.tail.size if fill.tail else None,
+                "written": fill.tail.written if fill.tail else 0,
+                "readers": fill.holders,
+            }
+            for fill in self._under_way.values()
+        ]
+
+    async def settled(self) -> None:
+        """Returns when no fill is under way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks.values()))
+
+    async def close(self) -> None:
+        """Stop what is under way; what is spooled stays for the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, fill: Fill) -> None:
+        metrics = self._kitchen.metrics
+        metrics.fills_queued.inc()
+        try:
+            await self._places.acquire()
+        except asyncio.CancelledError as error:
+            fill.withdrawn(error)
+            raise
+        finally:
+            metrics.fills_queued.dec()
+        metrics.fills_active.inc()
+        try:
+            async with asyncio.timeout(None) as stop:
+                self._watch(fill, stop, since=0)
+                await fill.run()
+        except TimeoutError:
+            pass  # abandoned: the fill has told it as "left"
+        finally:
+            fill.state = "ended"
+            metrics.fills_active.dec()
+            self._places.release()
+
+    def _watch(self, fill: Fill, stop: asyncio.Timeout, *, since: int) -> None:
+        """Look every ``abandon`` seconds: nobody there and not a byte since the last look means stop."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            written = fill.tail.written if fill.tail else 0
+            if fill.state == "ended" or stop.expired():
+                return
+            if not fill.holders and written == since and fill.state != "publishing":
+                stop.reschedule(loop.time())
+            else:
+                self._watch(fill, stop, since=written)
+
+        loop.call_later(self._kitchen.settings.abandon, look)
+
+    def _forget(self, fill: Fill) -> None:
+        if self._under_way.get(fill.digest) is fill:
+            del self._under_way[fill.digest]
+            self._tasks[fill].cancel()
+
+    def _ended(self, fill: Fill) -> None:
+        if self._under_way.get(fill.digest) is fill:
+            del self._under_way[fill.digest]
+        del self._tasks[fill]

@@ -1,0 +1,263 @@
+"""The pull-through cache: a registry over a registry and a store.
+
+A pull of a blob, in the order in which it is decided:
+1. a fill of the digest is under way here: the caller's own question, then its tail (joined);
+2. the store has it: the caller's own question and the repository's link, then the object (hit);
+3. neither: a fill with the caller's own credential; its answer is the caller's verdict (miss);
+4. no place in the queue in time, no room in the spool, or a range far beyond the tail: passed through, not stored.
+
+Invariants kept here: a store that fails is a miss; a refusal is nobody else's answer; no byte before the verdict.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+
+from msrcache.cache.catalog import StoredCatalog
+from msrcache.cache.fill import Fill, FillLeft, Kitchen
+from msrcache.cache.fills import Fills
+from msrcache.cache.freshness import Freshness
+from msrcache.cache.layout import blob_key
+from msrcache.cache.manifests import Manifests
+from msrcache.cache.reading import Reading, of_content, verified
+from msrcache.cache.spool import SpoolFull
+from msrcache.cache.tail import Tail
+from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.digest import Hasher
+from msrcache.oci.errors import RangeInvalid, RegistryError, UpstreamUnavailable
+from msrcache.oci.pulls import BlobPull, Catalog, ManifestPull, Ping, Referrers, TagsList
+from msrcache.oci.ranges import RangeRequest, Span
+from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Outcome, Resolution
+from msrcache.storage.driver import Content
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError
+from msrcache.telemetry.logs import get_logger
+
+FAR = 32 << 20
+"""Bytes beyond the tail from which a range is passed through instead of waited for."""
+BLOB_TYPE = "application/octet-stream"
+ENDLESS = 1 << 62
+
+log = get_logger(__name__)
+
+
+class PullThrough:
+    """Implements Registry over ``kitchen.upstream`` and ``kitchen.store``."""
+
+    def __init__(
+        self,
+        kitchen: Kitchen,
+        freshness: Freshness,
+        *,
+        catalog: StoredCatalog | None = None,
+    ) -> None:
+        """``catalog`` answers _catalog from the store in the upstream's stead."""
+        self._kitchen = kitchen
+        self._upstream = kitchen.upstream
+        self._store = kitchen.store
+        self._links = kitchen.links
+        self._freshness = freshness
+        self._manifests = Manifests(kitchen.upstream, kitchen.store, kitchen.links, freshness)
+        self._catalog = catalog
+        self.fills = Fills(kitchen)
+
+    def __repr__(self) -> str:
+        return f"<PullThrough {self.fills!r}>"
+
+    async def resolve(self, pull: ManifestPull | BlobPull) -> Resolution:
+        """HEAD."""
+        if isinstance(pull, ManifestPull):
+            return await self._manifests.resolve(pull)
+        fill = self.fills.find(pull.digest)
+        if fill is not None and fill.tail is not None:
+            await pull.right.ask(pull)
+            return Resolution(fill.descriptor, Outcome.JOINED)
+        try:
+            info = await self._store.stat(blob_key(pull.digest))
+        except StorageError as error:
+            self._missed(pull, error)
+            resolution = await self._upstream.resolve(pull)
+            pull.right.granted(pull.repository)
+            return replace(resolution, outcome=Outcome.MISS)
+        await self._admit(pull)
+        return Resolution(Descriptor(BLOB_TYPE, pull.digest, info.size), Outcome.HIT)
+
+    async def manifest(self, pull: ManifestPull) -> Manifest:
+        """GET of a manifest."""
+        return await self._manifests.manifest(pull)
+
+    @asynccontextmanager
+    async def blob(self, pull: BlobPull) -> AsyncIterator[Blob]:
+        """GET of a blob or a part of it: from a fill under way, from the store, or from a new fill."""
+        async with AsyncExitStack() as stack:
+            blob = None
+            if self.fills.find(pull.digest) is None:
+                blob = await self._stored(pull, stack)
+            yield blob if blob is not None else await self._filled(pull, stack)
+
+    async def relay(self, pull: Ping | TagsList | Referrers | Catalog) -> Answer:
+        """What is not cached goes to the upstream with the caller's credential."""
+        if isinstance(pull, Catalog) and self._catalog is not None:
+            await pull.right.ask(pull)  # repository names are content too
+            return await self._catalog.answer(pull)
+        return await self._upstream.relay(pull)
+
+    async def settled(self) -> None:
+        """Returns when nothing is being filled or written behind."""
+        await self.fills.settled()
+        await self._manifests.settled()
+
+    async def close(self) -> None:
+        """Stop filling; finish what is being written behind."""
+        await self._freshness.close()
+        await self.fills.close()
+        await self._manifests.close()
+
+    # The store has it.
+
+    async def _stored(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
+        try:
+            content, span = await self._open(pull, stack)
+        except RangeNotSatisfiable as error:
+            await self._admit(pull)
+            raise RangeInvalid(error.size) from error
+        except StorageError as error:
+            self._missed(pull, error)
+            return None
+        await self._admit(pull)
+        return Blob(
+            descriptor=Descriptor(BLOB_TYPE, pull.digest, content.info.size),
+            span=span,
+            outcome=Outcome.HIT,
+            body=await stack.enter_async_context(aclosing(of_content(content, span))),
+            resume=lambda offset: self._resumed(pull, Span(offset, span.stop)),
+        )
+
+    async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> tuple[Content, Span]:
+        """One request to the store; a suffix range needs the size first."""
+        key = blob_key(pull.digest)
+        wanted = None
+        if pull.range is not None:
+            first, last = pull.range.first, pull.range.last
+            if first is None:
+                wanted = _resolve(pull.range, (await self._store.stat(key)).size)
+            else:
+                wanted = Span(first, ENDLESS if last is None else last + 1)
+        content = await stack.enter_async_context(self._store.open(key, wanted))
+        return content, content.span
+
+    async def _admit(self, pull: BlobPull) -> None:
+        """Return when the caller may read the blob and it belongs to the repository; raise as the upstream does."""
+        linked = await self._links.has_layer(pull.repository, pull.digest)
+        confirmed = await pull.right.ask(pull)
+        if linked:
+            return
+        if not confirmed:
+            await self._upstream.resolve(replace(pull, head=True, range=None))
+            pull.right.granted(pull.repository)
+        await self._links.put_layer(pull.repository, pull.digest)
+
+    def _missed(self, pull: BlobPull, error: StorageError) -> None:
+        if not isinstance(error, NotFound):
+            log.warning(
+                "blob not read from the store, fetching it", digest=str(pull.digest), error=str(error)
+            )
+
+    async def _resumed(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes]:
+        """The rest of a stored blob whose file could not be read under the server: from a fill, which heals it."""
+        log.error(
+            "stored blob could not be read to its end, fetching it", digest=str(pull.digest), at=span.start
+        )
+        part = replace(pull, head=False, range=RangeRequest(span.start, span.stop - 1))
+        async with AsyncExitStack() as stack:
+            blob = await self._filled(part, stack)
+            assert not isinstance(blob.body, Elsewhere)
+            async for chunk in blob.body:
+                if isinstance(chunk, bytes):
+                    yield chunk
+                    continue
+                async for piece in self._kitchen.spool.read(chunk):
+                    yield piece
+
+    # Neither here nor there: a fill.
+
+    async def _filled(self, pull: BlobPull, stack: AsyncExitStack) -> Blob:
+        while True:
+            fill, outcome = self._board(pull)
+            hold = await stack.enter_async_context(AsyncExitStack())
+            await hold.enter_async_context(fill.held())
+            if outcome is Outcome.JOINED:
+                await pull.right.ask(pull)
+            try:
+                tail = await self._turn(fill)
+            except (TimeoutError, SpoolFull, OSError, FillLeft, RegistryError) as error:
+                await hold.aclose()
+                self.fills.dismiss(fill)
+                if _again(error, outcome):
+                    continue
+                if isinstance(error, RegistryError):
+                    raise
+                return await self._passed(pull, stack, reason=_why(error, pull))
+            return await self._followed(pull, stack, fill, tail, outcome)
+
+    def _board(self, pull: BlobPull) -> tuple[Fill, Outcome]:
+        fill = self.fills.find(pull.digest)
+        if fill is not None:
+            return fill, Outcome.JOINED
+        return self.fills.open(pull), Outcome.MISS
+
+    async def _turn(self, fill: Fill) -> Tail:
+        """The fill's tail. Raises TimeoutError when it has not had its turn in time, or what ended it."""
+        opened = asyncio.ensure_future(fill.opened())
+        try:
+            done, _ = await asyncio.wait({opened}, timeout=self._kitchen.settings.queue)
+            if not done and fill.state == "queued":
+                raise TimeoutError
+            return await opened
+        finally:
+            opened.cancel()
+
+    async def _followed(
+        self, pull: BlobPull, stack: AsyncExitStack, fill: Fill, tail: Tail, outcome: Outcome
+    ) -> Blob:
+        if outcome is Outcome.MISS:
+            pull.right.granted(pull.repository)
+        span = _resolve(pull.range, tail.size)
+        if span.start > tail.written + FAR:
+            return await self._passed(pull, stack, reason="range")
+        if not tail.size:
+            await tail.settled()  # there is no byte that could be held back
+        body = Reading(self._upstream, pull).of_tail(tail, span)
+        closing = await stack.enter_async_context(aclosing(body))
+        return Blob(descriptor=fill.descriptor, span=span, outcome=outcome, body=closing)
+
+    async def _passed(self, pull: BlobPull, stack: AsyncExitStack, *, reason: str) -> Blob:
+        """Straight from the upstream, under the caller's own right; nothing is stored."""
+        self._kitchen.metrics.passed_total.labels(reason).inc()
+        source = await stack.enter_async_context(self._upstream.blob(pull))
+        pull.right.granted(pull.repository)
+        size = source.descriptor.size
+        assert not isinstance(source.body, Elsewhere)
+        hasher = Hasher(pull.digest.algorithm) if source.span == Span.whole(size) else None
+        body = await stack.enter_async_context(aclosing(verified(source.body, pull, hasher, size)))
+        return replace(source, outcome=Outcome.PASS, body=body)
+
+
+def _resolve(wanted: RangeRequest | None, size: int) -> Span:
+    return Span.whole(size) if wanted is None else wanted.resolve(size)
+
+
+def _again(error: BaseException, outcome: Outcome) -> bool:
+    """Whether to open another flight: only complete fills and outages are shared with those who joined (pure)."""
+    if isinstance(error, FillLeft):
+        return True
+    shared = isinstance(error, UpstreamUnavailable) or not isinstance(error, RegistryError)
+    return outcome is Outcome.JOINED and not shared
+
+
+def _why(error: BaseException, pull: BlobPull) -> str:
+    """The reason for passing a pull through; a full or sick spool is told in the log."""
+    if isinstance(error, TimeoutError):
+        return "queue"
+    log.warning("blob passed through, not stored", digest=str(pull.digest), error=str(error))
+    return "spool"

@@ -1,0 +1,232 @@
+"""The spool: local files that fills grow in, bounded in size.
+
+Not a cache: a file leaves with its last reader. What a killed process left behind is kept for a day and continued
+by the next fill of the same digest, which hashes what lies there before it trusts a byte of it.
+
+Rules:
+1. Space is reserved from the blob's size before the first byte; a reservation ends when the file is closed.
+2. A file is named after its digest and locked (flock) while its process lives: an unlocked one is a leftover.
+3. Readers hold the descriptor, so the name may go at any time (the store may have linked it into place).
+4. All disk work runs in the spool's own threads, never on the loop.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from msrcache.oci.digest import Digest
+from msrcache.oci.errors import RegistryError
+from msrcache.oci.registry import FileSpan
+
+SUFFIX = ".spool"
+LEFTOVER_AGE = 24 * 3600.0
+"""Seconds after which what a dead process left is dropped instead of continued."""
+
+READ = 1 << 20
+
+T = TypeVar("T")
+
+
+class SpoolFull(Exception):
+    """There is no room for a file of this size: the pull is passed through instead."""
+
+
+@dataclass(slots=True)
+class SpooledFile:
+    """One growing file, open until it is released.
+
+    ``length`` bytes of it were there when it was opened (a leftover's), unverified; ``written`` are right as far as
+    the fill knows; ``keep`` says that they are worth continuing later.
+    """
+
+    fd: int
+    path: Path
+    digest: Digest
+    length: int = 0
+    reserved: int = 0
+    written: int = 0
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file that a dead process left."""
+
+    path: Path
+    length: int
+
+
+class Spool:
+    """A bounded folder of growing files."""
+
+    def __init__(self, path: Path, *, size: int = 0, threads: int = 8) -> None:
+        """``size`` in bytes; 0 bounds the spool by what the disk has free, less a tenth."""
+        self.path = path
+        self.used = 0
+        self._unwritten = 0
+        self._size = size
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
+        self._leftovers: dict[Digest, Leftover] = {}
+
+    def __repr__(self) -> str:
+        return f"<Spool {self.used} bytes reserved [{len(self._leftovers)} leftovers]>"
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run disk work in the spool's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def start(self) -> None:
+        """Make the folder and take stock of what dead processes left. Raises OSError when it cannot be written."""
+        self._leftovers = await self.run(lambda: _take_stock(self.path))
+
+    async def open(self, digest: Digest) -> SpooledFile:
+        """A file for this digest: a leftover to be continued, or a new one. Raises OSError, SpoolFull (ENOSPC)."""
+        leftover = self._leftovers.pop(digest, None)
+        # A cancelled wait must not lose the descriptor that the thread is about to open.
+        opening = asyncio.ensure_future(self.run(lambda: _open(self.path, digest, leftover)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unclaimed)
+            raise
+
+    def _close_unclaimed(self, opening: "asyncio.Future[SpooledFile]") -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            _remove(opening.result())
+
+    async def reserve(self, file: SpooledFile, size: int) -> None:
+        """Set aside room for the whole file. Raises SpoolFull with what is missing."""
+        # What other fills have reserved and not yet written is not free, though the disk says so.
+        free = await self.run(lambda: _free(self.path))
+        if self._size and self.used + size > self._size:
+            raise SpoolFull(
+                f"spool {self.path}: {size} bytes wanted, {self._size - self.used} left of cache.spool.size"
+            )
+        if size - file.length > free * 0.9 - self._unwritten:
+            raise SpoolFull(f"spool {self.path}: {size} bytes wanted, the disk has {free} free")
+        self.used += size
+        self._unwritten += size - file.length
+        file.reserved = size
+
+    def wrote(self, count: int) -> None:
+        """``count`` reserved bytes have reached the disk: they now count as used there."""
+        self._unwritten -= count
+
+    async def release(self, file: SpooledFile) -> None:
+        """Close the file, and remove it unless it is to be kept. Nobody may be reading it."""
+        self.used -= file.reserved
+        if file.reserved:
+            self._unwritten -= max(0, file.reserved - max(file.written, file.length))
+        keep = file.keep and file.written > 0
+        if keep:
+            self._leftovers[file.digest] = Leftover(file.path, file.written)
+        await asyncio.shield(self.run(partial(_close, file, keep=keep)))
+
+    async def read(self, part: FileSpan) -> AsyncIterator[bytes]:
+        """The bytes of a part of an open file, for those who cannot use sendfile. Raises OSError."""
+        offset = part.start
+        while offset < part.stop:
+            count = min(READ, part.stop - offset)
+            data = await self.run(partial(os.pread, part.fd, count, offset))
+            if not data:
+                raise OSError(f"the file ends at byte {offset}, {part.stop} were there")
+            offset += len(data)
+            yield data
+
+    async def close(self) -> None:
+        """End the threads once what they are doing is done."""
+        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def _take_stock(path: Path) -> dict[Digest, Leftover]:
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f".probe-{secrets.token_hex(4)}"
+    probe.touch(mode=0o600)
+    probe.unlink()
+    found: dict[Digest, Leftover] = {}
+    for entry in path.glob(f"*{SUFFIX}"):
+        digest = _digest_of(entry)
+        if digest is None or _living(entry):
+            continue
+        status = entry.stat()
+        # Linked: the store has it under its own name, and a writer would change the store's object.
+        shared = status.st_nlink > 1
+        if digest in found or shared or not status.st_size or time.time() - status.st_mtime > LEFTOVER_AGE:
+            entry.unlink(missing_ok=True)
+        else:
+            found[digest] = Leftover(entry, status.st_size)
+    return found
+
+
+def _digest_of(path: Path) -> Digest | None:
+    try:
+        algorithm, _, rest = path.name.partition("-")
+        return Digest.parse(f"{algorithm}:{rest.split('.')[0]}")
+    except RegistryError:
+        return None
+
+
+def _living(path: Path) -> bool:
+    """Whether a process holds the file's lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return True  # gone, or another account's: not ours to judge
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _open(folder: Path, digest: Digest, leftover: Leftover | None) -> SpooledFile:
+    if leftover is not None:
+        reopened = _reopen(digest, leftover)
+        if reopened is not None:
+            return reopened
+    path = folder / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(4)}{SUFFIX}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return SpooledFile(fd, path, digest)
+
+
+def _reopen(digest: Digest, leftover: Leftover) -> SpooledFile | None:
+    try:
+        fd = os.open(leftover.path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # One byte less, so that there is always a byte to ask for and "bytes=n-" is never past the end.
+        os.ftruncate(fd, max(0, min(leftover.length, os.fstat(fd).st_size) - 1))
+        return SpooledFile(fd, leftover.path, digest, length=os.fstat(fd).st_size)
+    except OSError:
+        os.close(fd)  # another process was faster
+        return None
+
+
+def _close(file: SpooledFile, *, keep: bool) -> None:
+    if keep:
+        os.close(file.fd)
+    else:
+        _remove(file)
+
+
+def _remove(file: SpooledFile) -> None:
+    file.path.unlink(missing_ok=True)
+    os.close(file.fd)
+
+
+def _free(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,150 @@
+"""Commands.
+
+``msrcache serve [CONFIG]`` is what runs; ``msrcache CONFIG`` is the same, because the image that this one replaces is
+started with its configuration's path alone. Exit codes: 0 done, 1 a lesser trouble, 2 nothing was started.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from msrcache import __version__
+from msrcache.assembly import CannotStart, inspected
+from msrcache.cache.inspect import Part
+from msrcache.config.check import check
+from msrcache.config.load import load
+from msrcache.config.problem import ConfigError
+from msrcache.oci.errors import RegistryError
+from msrcache.oci.names import ImageReference
+from msrcache.serve import run
+from msrcache.storage.errors import StorageError
+
+COMMANDS = ("serve", "check-config", "inspect")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(_normalized(given))
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _normalized(given: list[str]) -> list[str]:
+    """``/config.yml`` alone means ``serve /config.yml``; nothing at all means ``serve``."""
+    if not given:
+        return ["serve"]
+    if given[0] in COMMANDS or given[0].startswith("-"):
+        return given
+    return ["serve", *given]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="msrcache", description="A pull-through cache for MSR and OCI registries."
+    )
+    parser.add_argument("--version", action="version", version=f"msrcache {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the cache (also: msrcache CONFIG)")
+    _configured(serve)
+    serve.set_defaults(run=_serve)
+    checked = commands.add_parser(
+        "check-config", help="say what is wrong with a configuration, and what it means"
+    )
+    _configured(checked)
+    checked.add_argument(
+        "--json", action="store_true", help="print the verdict and the effective settings as JSON"
+    )
+    checked.set_defaults(run=_check_config)
+    inspecting = commands.add_parser("inspect", help="what the cache holds of an image")
+    inspecting.add_argument("reference", help="repository:tag or repository@digest, with or without a host")
+    inspecting.add_argument("--config", type=Path, help="the configuration that names the store")
+    inspecting.add_argument("--json", action="store_true", help="print JSON")
+    inspecting.set_defaults(run=_inspect)
+    return parser
+
+
+def _configured(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "config", nargs="?", type=Path, help="config.yml; default: $REGISTRY_CONFIGURATION_PATH"
+    )
+    parser.add_argument("--strict", action="store_true", help="unknown keys are errors")
+
+
+def _path(given: Path | None) -> Path | None:
+    named = os.environ.get("REGISTRY_CONFIGURATION_PATH")
+    return given or (Path(named) if named else None)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    path = _path(options.config)
+    try:
+        loaded = load(path, os.environ, strict=options.strict)
+    except ConfigError as error:
+        _say(str(error))
+        return 2
+    try:
+        return run(loaded, lambda: load(path, os.environ, strict=options.strict))
+    except CannotStart as error:
+        _say(f"msrcache cannot start: {error}")
+        return 2
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    return check(
+        _path(options.config), os.environ, as_json=options.json, strict=options.strict, out=sys.stdout
+    )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    try:
+        reference = ImageReference.parse(options.reference)
+        config = load(_path(options.config), os.environ).config
+        parts = asyncio.run(inspected(config, reference))
+    except (ConfigError, CannotStart, RegistryError, StorageError) as error:
+        _say(str(error))
+        return 2
+    if not parts:
+        _say(f"{options.reference}: nothing of it was pulled through this cache")
+        return 1
+    if options.json:
+        print(json.dumps([_row(part) for part in parts], indent=2))
+    else:
+        _table(parts)
+    return 1 if any(part.missing for part in parts) else 0
+
+
+def _row(part: Part) -> dict[str, object]:
+    return {
+        "digest": str(part.digest),
+        "kind": part.kind,
+        "mediaType": part.media_type,
+        "size": part.size,
+        "stored": None if part.stored is None else _when(part.stored),
+        "missing": part.missing,
+    }
+
+
+def _table(parts: Sequence[Part]) -> None:
+    print(f"{'kind':<10} {'size':>14}  {'stored':<20} digest")
+    for part in parts:
+        stored = "missing" if part.stored is None else _when(part.stored)
+        print(f"{'  ' * part.depth + part.kind:<10} {part.size:>14,}  {stored:<20} {part.digest}")
+    held = sum(part.size for part in parts if not part.missing)
+    missing = [part for part in parts if part.missing]
+    print(f"{len(parts) - len(missing)} of {len(parts)} held, {held:,} bytes; {len(missing)} missing")
+
+
+def _when(stamp: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stamp))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

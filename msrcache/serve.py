@@ -1,0 +1,92 @@
+"""The life of a serving process: signals, draining, re-reading the configuration.
+
+States: starting -> serving -> draining -> ended. SIGTERM and SIGINT drain, a second one ends at once; SIGHUP
+re-reads the configuration and the certificates, and a bad file keeps the old ones.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+
+import uvloop
+
+from msrcache import __version__
+from msrcache.assembly import Application, configure_logs
+from msrcache.config.load import Loaded
+from msrcache.config.model import Config
+from msrcache.config.problem import ConfigError
+from msrcache.server.tls import TlsProblem
+from msrcache.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def run(loaded: Loaded, again: Callable[[], Loaded]) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; SIGHUP re-reads. Returns the exit code. Raises CannotStart."""
+    configure_logs(loaded.config)
+    for problem in loaded.problems:
+        log.warning(str(problem))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(loaded.config, again))
+
+
+async def _serve(config: Config, again: Callable[[], Loaded]) -> int:
+    loop = asyncio.get_running_loop()
+    leave, hurry, reread = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def asked_to_leave() -> None:
+        (hurry if leave.is_set() else leave).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_leave)
+    loop.add_signal_handler(signal.SIGHUP, reread.set)
+    async with Application(config).running() as application:
+        _announce(application)
+        rereading = asyncio.create_task(_reread(application, reread, again))
+        try:
+            await leave.wait()
+            await _first(application.service.drain(), hurry.wait())
+        finally:
+            rereading.cancel()
+    log.info("stopped")
+    return 0
+
+
+async def _reread(application: Application, asked: asyncio.Event, again: Callable[[], Loaded]) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            await application.reload(await asyncio.to_thread(again))
+        except (ConfigError, TlsProblem) as error:
+            application.metrics.config_reloads_total.labels("failed").inc()
+            log.error("configuration not taken over: the old one stays", error=str(error))
+        else:
+            application.metrics.config_reloads_total.labels("loaded").inc()
+            log.info("configuration re-read")
+
+
+def _announce(application: Application) -> None:
+    config = application.config
+    log.info(
+        "msrcache is listening",
+        version=__version__,
+        addresses=", ".join(application.service.addresses),
+        upstreams=", ".join(entry.url for entry in config.upstreams),
+        storage=config.storage.driver,
+        access=config.access.mode,
+        spool=str(config.spool_path),
+    )
+    if config.access.mode == "open":
+        log.warning("access mode open: everybody who reaches this port reads what the service account may")
+
+
+async def _first(*works: Coroutine[object, object, object]) -> None:
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
