@@ -5,8 +5,6 @@ error is raised where the fact is known, and the server turns it into an answer 
 These are no errors of a store (storage.errors) nor of the configuration.
 """
 
-# ruff: noqa: N818 - the names are the specification's codes, and read as such where they are raised
-
 import json
 import math
 from collections.abc import Mapping

@@ -3,7 +3,6 @@
 A request for several ranges is answered whole, as the RFC allows: no client of registries asks so.
 """
 
-# ruff: noqa: N818 - named like the errors of the specification beside it
 import re
 from dataclasses import dataclass
 from typing import Final

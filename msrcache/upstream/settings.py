@@ -38,7 +38,10 @@ class UpstreamSettings:
     resolver_ttl: float = 30.0
     offline_token: bool = False  # ask the token service for a refresh token
     user_agent: str = "msrcache"
-    environ: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)  # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
+    # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
+    environ: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
+        default_factory=lambda: _NOTHING, repr=False
+    )  # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
