@@ -40,8 +40,6 @@ class UpstreamSettings:
     user_agent: str = "msrcache"
     # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
     environ: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
-        default_factory=lambda: _NOTHING, repr=False
-    )  # HTTP_PROXY, HTTPS_PROXY, NO_PROXY
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
