@@ -77,9 +77,20 @@ class Reply:
         except TimeoutError:
             raise Break(f"nothing came for {self._wire.stall:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Break(f"the connection broke ({type(error).__name__})") from None
+            data = self._salvaged()
+            if not data:
+                raise Break(f"the connection broke ({type(error).__name__})") from None
         self._wire.count_bytes(len(data))
         return data
+
+    def _salvaged(self) -> bytes:
+        """What came before the connection broke and was not read yet.
+
+        aiohttp gives it to nobody once there is an error. An upstream that breaks every few KiB would never be read
+        to its end without it; should the private name go, those bytes are asked for again.
+        """
+        rest = getattr(self._response.content, "_read_nowait", None)
+        return bytes(rest(-1)) if rest is not None else b""
 
     def close(self) -> None:
         """Idempotent. A connection whose body was read to its end is kept for the next request."""
