@@ -1,0 +1,223 @@
+"""The filesystem driver: objects are files below a folder that all replicas share (or one replica has alone).
+
+    storage:
+      filesystem:
+        rootdirectory: /var/lib/registry   # one file system, local or NFS
+        maxthreads: 100                    # disk calls at once; below 25 becomes 25, as in Docker Registry
+
+The layout is the keys' own, so Docker Registry reads what is written here and the other way round.
+All disk work runs in threads of its own, at most `maxthreads`: a disk that hangs takes these, not the loop.
+Not here: the threads (`disk`), how files are staged and published (`staging`, `filewriter`), deadlines and
+retries (`store`).
+"""
+
+import errno
+import itertools
+import os
+import stat as modes
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from msrcache.oci.ranges import Span
+from msrcache.storage.disk import Disk
+from msrcache.storage.driver import FileContent, ObjectInfo
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable
+from msrcache.storage.filewriter import FileWriter
+from msrcache.storage.parameters import Parameters
+from msrcache.storage.staging import STAGING, Staging
+
+DEFAULT_ROOT: Final = "/var/lib/registry"
+DEFAULT_THREADS: Final = 100
+FEWEST_THREADS: Final = 25
+
+BATCH: Final = 512
+"""Objects per step of a listing."""
+
+_OURS: Final = frozenset({STAGING, "msrcache/spool"})
+"""Folders below the root that hold no objects."""
+
+
+def make(parameters: Mapping[str, object]) -> "Filesystem":
+    """The driver for these parameters. Raises ParameterError."""
+    given = Parameters("filesystem", parameters)
+    root = given.text("rootdirectory", DEFAULT_ROOT)
+    threads = given.whole("maxthreads", DEFAULT_THREADS)
+    given.done()
+    if not root.startswith("/"):
+        raise given.wrong("rootdirectory", "should be an absolute path")
+    return Filesystem(Path(root), threads=max(FEWEST_THREADS, threads))
+
+
+class Filesystem:
+    """Implements Driver over a folder."""
+
+    def __init__(self, root: Path, *, threads: int = DEFAULT_THREADS) -> None:
+        self.name = "filesystem"
+        self.create_is_exclusive = True
+        self.root = root
+        self._staging = Staging(root)
+        self._disk = Disk("filesystem", threads=threads)
+
+    def __repr__(self) -> str:
+        return f"<Filesystem {self.root} {self._disk!r}>"
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """As Driver."""
+        return await self._disk.run(key, lambda: self._stat(key))
+
+    @asynccontextmanager
+    async def open(self, key: str, span: Span | None = None) -> AsyncIterator[FileContent]:
+        """As Driver; the content is always a file."""
+        content = await self._disk.run(key, lambda: self._open(key, span), dispose=_close)
+        try:
+            yield content
+        finally:
+            # Nobody waits for this close, so nobody's cancellation can lose it.
+            self._disk.submit(lambda: _close(content))
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As Driver."""
+
+        def work() -> None:
+            with self._staging.staged() as staged:
+                self._staging.write(staged, data)
+                self._staging.replace(staged.path, self.path(key))
+
+        await self._disk.run(key, work, writing=True)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """As Driver; settled by the count of names where the file server's reply was lost."""
+
+        def work() -> bool:
+            with self._staging.staged() as staged:
+                self._staging.write(staged, data)
+                return self._staging.create(staged, self.path(key))
+
+        return await self._disk.run(key, work, writing=True)
+
+    def writer(self, key: str) -> "FileWriter":
+        """As Driver."""
+        return FileWriter(self._disk, self._staging, key)
+
+    async def delete(self, *keys: str) -> None:
+        """As Driver."""
+        for key in keys:
+            await self._disk.run(key, partial(self._staging.remove, self.path(key)), writing=True)
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """As Driver; objects that vanish meanwhile are left out."""
+        prefix = prefix.strip("/")
+        walk = _walk(self.path(prefix), prefix)
+        last = False
+        while not last:
+            batch, last = await self._disk.run(prefix, lambda: _batch(walk))
+            for item in batch:
+                yield item
+
+    async def presign(self, key: str, ttl: float) -> str | None:
+        """None: files have no URL."""
+        del key, ttl
+        return None
+
+    async def sweep(self, older_than: float) -> int:
+        """As Driver; a writer of any process that shares the file locks lives."""
+        return await self._disk.run(STAGING, lambda: self._staging.sweep(older_than), writing=True)
+
+    async def close(self) -> None:
+        """As Driver. Waits some seconds for what the disk is doing."""
+        await self._disk.close()
+
+    def path(self, key: str) -> Path:
+        """Where the object stands."""
+        return self.root / key
+
+    def _stat(self, key: str) -> ObjectInfo:
+        path = self.path(key)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            self._look_again(path)
+            status = path.stat()
+        return _info(status, key, self.name)
+
+    def _open(self, key: str, span: Span | None) -> FileContent:
+        path = self.path(key)
+        try:
+            fd = _open_to_read(path)
+        except FileNotFoundError:
+            self._look_again(path)
+            fd = _open_to_read(path)
+        try:
+            info = _info(os.fstat(fd), key, self.name)
+            if span is None:
+                return FileContent(info, Span.whole(info.size), fd)
+            if span.start >= info.size:
+                raise RangeNotSatisfiable(self.name, key, size=info.size)
+            return FileContent(info, Span(span.start, min(span.stop, info.size)), fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _look_again(self, path: Path) -> None:
+        """Before a miss is believed: returns when asking again is worth it, else raises FileNotFoundError.
+
+        A local file system is believed at once. A file server's client may remember that a name was absent.
+        """
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def _walk(top: Path, prefix: str) -> Iterator[list[tuple[str, ObjectInfo]]]:
+    """The objects of one folder after the other; no folder stays open between two steps."""
+    folders = [(top, prefix)]
+    while folders:
+        folder, key = folders.pop()
+        found: list[tuple[str, ObjectInfo]] = []
+        for entry in _entries(folder):
+            below = f"{key}/{entry.name}" if key else entry.name
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    status = entry.stat()
+                    if modes.S_ISREG(status.st_mode):
+                        found.append((below, ObjectInfo(status.st_size, status.st_mtime)))
+                elif below not in _OURS:
+                    folders.append((Path(entry.path), below))
+            except FileNotFoundError:
+                continue  # deleted since the folder was read
+        yield found
+
+
+def _batch(walk: Iterator[list[tuple[str, ObjectInfo]]]) -> tuple[list[tuple[str, ObjectInfo]], bool]:
+    """Some objects, and whether they are the last: one step for a thread, whatever the shape of the tree."""
+    batch: list[tuple[str, ObjectInfo]] = []
+    for found in itertools.islice(walk, BATCH):
+        batch += found
+        if len(batch) >= BATCH:
+            return batch, False
+    found_more = next(walk, None)
+    return (batch, True) if found_more is None else (batch + found_more, False)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _open_to_read(path: Path) -> int:
+    # O_NONBLOCK: opening a FIFO that somebody put there must not hang a thread.
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _info(status: os.stat_result, key: str, driver: str) -> ObjectInfo:
+    if not modes.S_ISREG(status.st_mode):
+        raise NotFound(driver, key, None, "no file stands there")
+    return ObjectInfo(status.st_size, status.st_mtime)
+
+
+def _close(content: FileContent) -> None:
+    os.close(content.fd)

@@ -1,0 +1,328 @@
+"""The portable half of storage, over any driver: keys checked, every wait with a deadline, retries, metrics.
+
+Rules:
+1. A key is checked before a driver sees it.
+2. Every call has a deadline (`calls`); bodies have none, but each pause in one has.
+3. A create whose reply was lost is settled by reading back, so its data must be the creator's alone (a nonce).
+4. A store that refused a write as read-only is not asked to write again for RECHECK seconds.
+
+Not here: what is stored under which key, and digests.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from msrcache.oci.ranges import Span
+from msrcache.storage.calls import Calls, Deadlines, Retries
+from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile, StreamContent
+from msrcache.storage.errors import Denied, ReadOnly, StorageError, Unavailable
+from msrcache.storage.keys import check_key, check_prefix, is_key
+from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.metrics import Metrics
+
+T = TypeVar("T")
+
+PROBE: Final = "msrcache/probe/"
+"""Below it, start() tries to write."""
+
+RECHECK: Final = 60.0
+"""Seconds after which a store that refused to be written is tried again."""
+
+PIECE: Final = 64 << 20
+"""Bytes given to a writer at once, so that its deadline is one of progress, not of size."""
+
+
+class Store:
+    """Implements Driver's ten methods over a driver, and get()."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        deadlines: Deadlines | None = None,
+        retries: Retries | None = None,
+        writable: bool = True,
+    ) -> None:
+        """`writable=False`: the operator allows no writes (storage.maintenance.readonly)."""
+        self.driver = driver
+        self.name = driver.name
+        self._clock = clock
+        self.deadlines = deadlines or Deadlines()
+        self.calls = Calls(driver.name, metrics=metrics, clock=clock, retries=retries or Retries())
+        self._allowed = writable
+        self._refusal: tuple[float, StorageError] | None = None
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="store-get")
+
+    def __repr__(self) -> str:
+        return f"<Store {self.driver!r} {self.degraded() or 'well'}>"
+
+    @property
+    def create_is_exclusive(self) -> bool:
+        """The driver's; the probe may clear it."""
+        return self.driver.create_is_exclusive
+
+    @create_is_exclusive.setter
+    def create_is_exclusive(self, value: bool) -> None:
+        self.driver.create_is_exclusive = value
+
+    @property
+    def writable(self) -> bool:
+        """Whether writing is worth trying: allowed, and not refused in the last RECHECK seconds."""
+        return self._allowed and self._refused() is None
+
+    def degraded(self) -> str | None:
+        """What is wrong with the store, in words; None when all is well."""
+        refused = self._refused()
+        return str(refused) if refused is not None else self.calls.trouble()
+
+    async def start(self) -> None:
+        """Find out whether the store can be written, so that `writable` is right from the start.
+
+        Never raises StorageError: a store that is away makes a slow cache. degraded() then says why.
+        """
+        key = PROBE + secrets.token_hex(8)
+        try:
+            await self.put(key, b"")
+            await self.delete(key)
+        except Denied as error:
+            self._refuse(error)
+        except StorageError:
+            return  # told by degraded()
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """As Driver."""
+        check_key(self.name, key)
+        ask = self.deadlines.ask
+        return await self.calls.repeatedly("stat", key, lambda: self.driver.stat(key), deadline=ask)
+
+    @asynccontextmanager
+    async def open(self, key: str, span: Span | None = None) -> AsyncIterator[Content]:
+        """As Driver. A stream that stalls raises Unavailable."""
+        check_key(self.name, key)
+        async with AsyncExitStack() as stack:
+            content = await self.calls.repeatedly(
+                "open",
+                key,
+                lambda: stack.enter_async_context(self.driver.open(key, span)),
+                deadline=self.deadlines.ask,
+            )
+            if isinstance(content, StreamContent):
+                stall = self.deadlines.stall
+                chunks = self.calls.each("read", key, content.chunks, deadline=stall)
+                yield replace(
+                    content, chunks=self._counted(await stack.enter_async_context(aclosing(chunks)))
+                )
+            else:
+                self.calls.moved("read", content.span.size)
+                yield content
+
+    async def get(self, key: str, limit: int) -> bytes:
+        """A small object whole. One of more than `limit` bytes raises StorageError before it is read."""
+        async with self.open(key) as content:
+            if content.info.size > limit:
+                text = f"the object has {content.info.size} bytes, at most {limit} were expected"
+                raise StorageError(self.name, key, None, text)
+            if isinstance(content, FileContent):
+                return await self._read(content, key)
+            return b"".join([chunk async for chunk in content.chunks])
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As Driver."""
+        self._check_writable(key)
+        with self.writing():
+            await self.calls.repeatedly(
+                "put", key, lambda: self.driver.put(key, data), deadline=self.deadlines.change
+            )
+        self.calls.moved("written", len(data))
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """As Driver. `data` must be the caller's alone, else a lost reply may let two believe that they made it."""
+        self._check_writable(key)
+        attempt = 1
+        with self.writing():
+            while True:
+                try:
+                    made = await self.calls.once(
+                        "create", key, lambda: self.driver.create(key, data), deadline=self.deadlines.change
+                    )
+                except Unavailable as error:
+                    if await self._stands(key, data):
+                        return True
+                    if not await self.calls.another(attempt, error):
+                        raise
+                    attempt += 1
+                else:
+                    # The attempt whose reply was lost may have made it, and this one found it.
+                    return made or (attempt > 1 and await self._stands(key, data))
+
+    def writer(self, key: str) -> "StoreWriter":
+        """As Driver."""
+        self._check_writable(key)
+        return StoreWriter(self, key)
+
+    async def delete(self, *keys: str) -> None:
+        """As Driver."""
+        for key in keys:
+            self._check_writable(key)
+        if keys:
+            with self.writing():
+                await self.calls.repeatedly(
+                    "delete", keys[0], lambda: self.driver.delete(*keys), deadline=self.deadlines.change
+                )
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """As Driver; the prefix may end in a slash, and what is no key is left out."""
+        below = check_prefix(self.name, prefix)
+        items = self.calls.each("list", below, self.driver.list(below), deadline=self.deadlines.ask)
+        async with aclosing(items):
+            async for key, info in items:
+                if is_key(key):
+                    yield key, info
+
+    async def presign(self, key: str, ttl: float) -> str | None:
+        """As Driver."""
+        check_key(self.name, key)
+        return await self.calls.repeatedly(
+            "presign", key, lambda: self.driver.presign(key, ttl), deadline=self.deadlines.ask
+        )
+
+    async def sweep(self, older_than: float) -> int:
+        """As Driver."""
+        self._check_writable(PROBE + "sweep")
+        with self.writing():
+            return await self.calls.once(
+                "sweep", "", lambda: self.driver.sweep(older_than), deadline=self.deadlines.sweep
+            )
+
+    async def close(self) -> None:
+        """As Driver."""
+        self._readers.shutdown(wait=False)
+        await self.driver.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Remember a refusal, and forget it with the first write that succeeds."""
+        try:
+            yield
+        except ReadOnly as error:
+            self._refuse(error)
+            raise
+        except Denied as error:
+            if self._refusal is not None:
+                self._refuse(error)
+            raise
+        self._refusal = None
+
+    def _refuse(self, error: StorageError) -> None:
+        text = f"nothing can be stored, what is there is served; tried again every {RECHECK:g} s: {error.message}"
+        self._refusal = (self._clock.monotonic(), ReadOnly(self.name, error.key, error.cause, text))
+
+    def _refused(self) -> StorageError | None:
+        if self._refusal is None or self._clock.monotonic() - self._refusal[0] >= RECHECK:
+            return None
+        return self._refusal[1]
+
+    def _check_writable(self, key: str) -> None:
+        check_key(self.name, key)
+        if not self._allowed:
+            raise ReadOnly(self.name, key, None, "storage.maintenance.readonly is on: nothing is stored")
+        refused = self._refused()
+        if refused is not None:
+            raise ReadOnly(self.name, key, refused.cause, refused.message)
+
+    async def _stands(self, key: str, data: bytes) -> bool:
+        """Whether what stands there is what we were to create; a store that cannot tell has not confirmed it."""
+        try:
+            return await self.get(key, len(data)) == data
+        except StorageError:
+            return False
+
+    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.calls.moved("read", len(chunk))
+            yield chunk
+
+    async def _read(self, content: FileContent, key: str) -> bytes:
+        """From the page cache at once; where it is not there, or the file system cannot tell, in a thread."""
+        start, size = content.span.start, content.span.size
+        data = bytearray(size)
+        try:
+            if os.preadv(content.fd, [data], start, os.RWF_NOWAIT) == size:
+                return bytes(data)
+        except OSError:
+            pass  # EAGAIN, EOPNOTSUPP: the thread finds out whether it is more than that
+        loop = asyncio.get_running_loop()
+        return await self.calls.once(
+            "read",
+            key,
+            lambda: loop.run_in_executor(self._readers, _read_all, content.fd, content.span),
+            deadline=self.deadlines.stall,
+        )
+
+
+class StoreWriter:
+    """Implements Writer over the driver's, with a deadline for each piece and for the commit."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._writer = store.driver.writer(key)
+
+    def __repr__(self) -> str:
+        return f"<StoreWriter {self._writer!r}>"
+
+    async def __aenter__(self) -> Self:
+        with self._store.writing():
+            await self._call("writer", self._writer.__aenter__, self._store.deadlines.change)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave(lambda: self._writer.__aexit__(kind, error, trace))
+
+    async def write(self, source: SpoolFile, span: Span) -> None:
+        """As Writer."""
+        for start in range(span.start, span.stop, PIECE):
+            piece = Span(start, min(span.stop, start + PIECE))
+            with self._store.writing():
+                await self._call(
+                    "write", lambda: self._writer.write(source, piece), self._store.deadlines.stall
+                )
+            self._store.calls.moved("written", piece.size)
+
+    async def commit(self) -> ObjectInfo:
+        """As Writer."""
+        with self._store.writing():
+            return await self._call("commit", self._writer.commit, self._store.deadlines.commit)
+
+    async def abort(self) -> None:
+        """As Writer. A store that cannot be asked keeps its litter for the sweep: no error."""
+        await self._leave(self._writer.abort)
+
+    async def _leave(self, call: Callable[[], Awaitable[None]]) -> None:
+        with suppress(StorageError):
+            await self._call("abort", call, self._store.deadlines.change)
+
+    async def _call(self, operation: str, call: Callable[[], Awaitable[T]], deadline: float) -> T:
+        return await self._store.calls.once(operation, self._key, call, deadline=deadline)
+
+
+def _read_all(fd: int, span: Span) -> bytes:
+    data = b""
+    while len(data) < span.size:
+        more = os.pread(fd, span.size - len(data), span.start + len(data))
+        if not more:
+            raise OSError(errno.EIO, "the file became shorter while it was read")
+        data += more
+    return data
