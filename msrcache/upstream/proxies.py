@@ -113,10 +113,9 @@ def _rules(no_proxy: str) -> tuple[_Rule, ...]:
 def _proxy_url(name: str, text: str) -> str | None:
     if not text:
         return None
-    parts = _split(text)
-    if parts is None or parts.scheme not in {"http", "https", "socks5", "socks5h"} or not parts.hostname:
+    if "://" not in text:
         text = "http://" + text
-        parts = _split(text)
+    parts = _split(text)
     if parts is None or not parts.hostname:
         raise UpstreamSettingsError(f"{name} is no proxy's address; it must read http://host:port")
     if parts.scheme not in {"http", "https"}:

@@ -117,7 +117,9 @@ async def _say(writer: asyncio.StreamWriter, asked: Asked, say: Say) -> None:
         return
     data = say.body if say.cut is None else say.body[: say.cut]
     if chunked:
-        data = (b"%x\r\n%s\r\n" % (len(data), data) if data else b"") + (b"0\r\n\r\n" if say.cut is None else b"")
+        data = (b"%x\r\n%s\r\n" % (len(data), data) if data else b"") + (
+            b"0\r\n\r\n" if say.cut is None else b""
+        )
     writer.write(data)
     await writer.drain()
     if say.hold is not None:
@@ -203,7 +205,7 @@ async def read(blob: Blob) -> bytes:
     """The whole body."""
     assert not hasattr(blob.body, "url")
     parts: list[bytes] = []
-    async for chunk in blob.body:  # type: ignore[union-attr]
+    async for chunk in blob.body:
         assert isinstance(chunk, bytes)
         assert chunk, "no chunk is ever empty"
         parts.append(chunk)

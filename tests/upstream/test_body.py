@@ -40,6 +40,7 @@ def first_then(first: Say, then: object = None) -> object:
 
 
 async def pulled(server: Played, wanted: RangeRequest | None = None, **settings: object) -> bytes:
+    """The bytes of one pull of DATA."""
     async with upstream(server, **settings) as client, client.blob(blob_pull(DATA, wanted)) as blob:
         return await read(blob)
 
@@ -125,7 +126,9 @@ async def test_another_total_size_is_broken() -> None:
     """A resumed part that belongs to content of another size is nonsense, not a retry."""
     other = Say(206, b"x", (("Content-Range", "bytes 10-10/11"),))
     async with played(first_then(Say(body=DATA, cut=10), other)) as server:  # type: ignore[arg-type]
-        with pytest.raises(UpstreamBroken, match=f"{server.host} first gave the blob 100000 bytes and now 11"):
+        with pytest.raises(
+            UpstreamBroken, match=f"{server.host} first gave the blob 100000 bytes and now 11"
+        ):
             await pulled(server)
 
 

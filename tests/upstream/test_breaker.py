@@ -11,6 +11,7 @@ CLOSED = Breaker()
 
 
 def after(breaker: Breaker, *verdicts: Verdict, now: float = 0.0, probe: bool = False) -> Breaker:
+    """The state after attempts that ended so."""
     for verdict in verdicts:
         breaker = ended(breaker, verdict, probe=probe, now=now, settings=SETTINGS)
     return breaker

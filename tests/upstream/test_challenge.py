@@ -8,7 +8,9 @@ from msrcache.upstream.challenge import parse_challenges
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 names = st.text(TOKEN, min_size=1, max_size=12)
-quotable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=30)
+quotable = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=30
+)
 
 
 def test_dockers_challenge() -> None:

@@ -15,7 +15,16 @@ def test_waits_double_and_are_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("7", 7.0), (" 7 ", 7.0), ("", None), (None, None), ("soon", None), ("-1", None), ("9" * 40, 999_999_999.0), ("٣", None)],
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("", None),
+        (None, None),
+        ("soon", None),
+        ("-1", None),
+        ("9" * 40, 999_999_999.0),
+        ("٣", None),
+    ],
 )
 def test_retry_after_in_seconds(text: str | None, seconds: float | None) -> None:
     """A number counts; nonsense is as if nothing was said."""
