@@ -13,7 +13,6 @@ StorageError             anything else; the key, the driver and the cause are al
 Caught in `cache` only: a failed read is a miss, a failed write is counted, and the client gets its bytes.
 """
 
-
 import errno
 import os
 from typing import ClassVar, Final

@@ -296,9 +296,8 @@ class StoreWriter:
         for start in range(span.start, span.stop, PIECE):
             piece = Span(start, min(span.stop, start + PIECE))
             with self._store.writing():
-                await self._call(
-                    "write", lambda: self._writer.write(source, piece), self._store.deadlines.stall
-                )
+                write = partial(self._writer.write, source, piece)
+                await self._call("write", write, self._store.deadlines.stall)
             self._store.calls.moved("written", piece.size)
 
     async def commit(self) -> ObjectInfo:
