@@ -11,10 +11,8 @@ are counted by reason.
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from msrcache.server import proxyprotocol
+from msrcache.server.binding import listen, spelled
 from msrcache.server.limits import ConnectionLimits, Place
 from msrcache.server.tls import TlsContext
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 
-BACKLOG: Final = 4096
 AT_ONCE: Final = 64
 """Connections accepted before the loop sees to something else."""
 AWAY: Final = 64 * 1024
@@ -43,10 +41,6 @@ REFUSAL: Final = (
 
 Networks = Sequence[IPv4Network | IPv6Network]
 log = get_logger(__name__)
-
-
-class ListenFailed(Exception):
-    """The address cannot be listened on: one sentence that says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +62,6 @@ class Door:
     proxy_protocol: bool = False
     tls: TlsContext | None = None
     handshake_timeout: float = 10.0
-    reuse_port: bool = False
 
 
 def plain_address(address: str) -> str:
@@ -115,39 +108,14 @@ class Listener:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as host:port or the path of the unix socket."""
-        return [_spelled(sock) for sock in self._sockets]
+        return [spelled(sock) for sock in self._sockets]
 
     async def open(self) -> None:
         """Bind and begin to accept. Raises ListenFailed and leaves nothing open."""
-        try:
-            if self._door.net == "unix":
-                self._sockets.append(await asyncio.to_thread(_bind_unix, self._door.addr))
-            else:
-                await self._bind_tcp()
-        except OSError as cause:
-            self.close()
-            raise ListenFailed(_explain(self._door.addr, cause)) from cause
+        door = self._door
+        self._sockets = await listen(door.addr, net=door.net, frugal=door.tls is not None)
         for sock in self._sockets:
             self._accept_on(sock)
-
-    async def _bind_tcp(self) -> None:
-        host, _, port = self._door.addr.rpartition(":")
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host.strip("[]") or None, port or "0", type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        # With no host, one IPv6 socket takes both families, where the machine has IPv6.
-        if not host:
-            found = [entry for entry in found if entry[0] == socket.AF_INET6] or found
-        for family, _, _, _, address in dict.fromkeys(found):
-            try:
-                self._sockets.append(_bound(family, address, both=not host, reuse_port=self._door.reuse_port))
-            except OSError as cause:
-                if host or cause.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    raise
-                everywhere = ("0.0.0.0", address[1])  # noqa: S104 - no host means every address
-                self._sockets.append(
-                    _bound(socket.AF_INET, everywhere, both=False, reuse_port=self._door.reuse_port)
-                )
 
     def close(self) -> None:
         """Stop accepting. Connections stay; those that are still arriving are let in."""
@@ -262,62 +230,11 @@ class Listener:
             if self._door.tls is None:
                 sock.send(REFUSAL)
                 sock.shutdown(socket.SHUT_WR)
-                sock.recv(
-                    AWAY
-                )  # what stays unread would turn our close into a reset, and the words were lost
+                # What stays unread would turn our close into a reset, and the words were lost.
+                sock.recv(AWAY)
         except OSError:
             pass  # it is gone already, which is what was wanted
         sock.close()
-
-
-def _bound(
-    family: int,
-    address: tuple[object, ...],
-    *,
-    both: bool,
-    reuse_port: bool,
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-        # Accepted sockets inherit these: a client that vanished is noticed in about two minutes.
-        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _bind_unix(path: str) -> socket.socket:
-    """A socket at the path. One that nobody answers at is what a killed process left, and is replaced."""
-    if Path(path).exists() and stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - os, for one look
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(path) == errno.ECONNREFUSED:
-                Path(path).unlink()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(0)
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _spelled(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    if not isinstance(name, tuple):
-        return str(name)
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def _reason(cause: BaseException) -> str:
@@ -325,16 +242,3 @@ def _reason(cause: BaseException) -> str:
         return "time is up"
     told = getattr(cause, "reason", None) or getattr(cause, "strerror", None) or str(cause)
     return str(told or type(cause).__name__)
-
-
-def _explain(addr: str, cause: OSError) -> str:
-    if isinstance(cause, socket.gaierror):
-        return f"cannot listen on {addr}: unknown host name: use an address of this machine in http.addr"
-    advice = {
-        errno.EADDRINUSE: "another process has it: stop that one, or choose another http.addr",
-        errno.EACCES: "this user may not: choose a port above 1023, or a folder that it may write to",
-        errno.EADDRNOTAVAIL: "this machine has no such address: choose another, or give the port alone",
-        errno.ENOENT: "the folder of the socket does not exist: create it",
-    }
-    reason = cause.strerror or type(cause).__name__
-    return f"cannot listen on {addr}: {reason}: {advice.get(cause.errno or 0, 'see the reason')}"

@@ -29,8 +29,10 @@ WINDOW: Final = 1024 * KIB
 CALLS_BEFORE_YIELD: Final = 16
 SLOW_PIECE: Final = 64 * KIB
 FAST_PIECE: Final = 256 * KIB
-FAST: Final = 0.02
-"""Seconds; who takes a piece in less is given a larger one next, who needs five times that a small one."""
+FAST: Final = 0.05
+"""Seconds within which a fast client takes a piece."""
+PROVEN: Final = 8 * 1024 * KIB
+"""Bytes that it takes so before it is given large pieces: the kernel's buffers alone swallow 4 MiB at once."""
 REFUSED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
@@ -92,6 +94,7 @@ class Sender:
         self._reader = reader
         self._stall = stall
         self._piece = SLOW_PIECE
+        self._run = 0
         self._seeing = True
         sock = transport.get_extra_info("socket")
         self._direct = sock is not None and transport.get_extra_info("sslcontext") is None
@@ -218,15 +221,17 @@ class Sender:
         except ConnectionError:
             raise Gone from None
         self._look()
-        self._pace(loop.time() - begun)
+        self._pace(size, loop.time() - begun)
         self.sent += size
         return size
 
-    def _pace(self, taken: float) -> None:
-        if taken < FAST:
-            self._piece = min(self._piece * 2, FAST_PIECE)
-        elif taken > 5 * FAST:
-            self._piece = SLOW_PIECE
+    def _pace(self, size: int, taken: float) -> None:
+        if taken > FAST:
+            self._run, self._piece = 0, SLOW_PIECE
+            return
+        self._run += size
+        if self._run > PROVEN:
+            self._piece = FAST_PIECE
 
     async def _emptied(self) -> None:
         await self._writer.drain()

@@ -13,7 +13,7 @@ import pytest
 from msrcache.oci.ranges import Span
 from msrcache.oci.registry import Chunk
 from msrcache.server.admin import Health
-from msrcache.server.listener import ListenFailed
+from msrcache.server.binding import ListenFailed
 from msrcache.server.settings import Limits, ServerSettings
 from tests.server.test_deliver import url
 from tests.stage.serving import RawClient, Served, serving, until

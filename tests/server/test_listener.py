@@ -1,19 +1,17 @@
 """server.listener: who gets in."""
 
-import asyncio
 import errno
 import os
 import socket
 from ipaddress import ip_network
-from pathlib import Path
 
 import pytest
 
 from msrcache.server import listener as module
-from msrcache.server.listener import ListenFailed, is_trusted, plain_address
+from msrcache.server.listener import is_trusted, plain_address
 from msrcache.server.settings import Limits, ServerSettings
 from tests.server.test_proxyprotocol import version_2
-from tests.stage.serving import RawClient, Served, serving, until
+from tests.stage.serving import serving, until
 
 LOOPBACK = ip_network("127.0.0.0/8")
 
@@ -84,48 +82,6 @@ async def test_a_stranger_cannot_name_another() -> None:
         await client.send(b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nGET /v2/ HTTP/1.1\r\n\r\n")
         assert (await client.reply()).status == 400
         assert served.gate.callers == []
-
-
-async def test_a_unix_socket(tmp_path: Path) -> None:
-    """net: unix: served at the path, replaced when a dead process left it, removed at the end."""
-    path = tmp_path / "cache.sock"
-    dead = socket.socket(socket.AF_UNIX)
-    dead.bind(str(path))
-    dead.close()
-    async with serving(ServerSettings(addr=str(path), net="unix")) as served:
-        assert served.service.addresses == [str(path)]
-        client = RawClient(*await asyncio.open_unix_connection(str(path)))
-        served.clients.append(client)
-        assert (await client.ask("/v2/", headers="X-Forwarded-For: 192.0.2.1\r\n")).status == 200
-        assert served.gate.callers[0].address == "192.0.2.1"
-        with pytest.raises(ListenFailed, match="another process has it"):
-            async with serving(ServerSettings(addr=str(path), net="unix")):
-                pass
-    assert not path.exists()
-
-
-async def test_a_taken_port_is_said_in_a_sentence(served: Served) -> None:
-    """Address, reason and advice; nothing stays open."""
-    with pytest.raises(ListenFailed, match=rf"127.0.0.1:{served.port}: .*: another process has it"):
-        async with serving(ServerSettings(addr=f"127.0.0.1:{served.port}")):
-            pass
-
-
-@pytest.mark.parametrize(
-    ("addr", "words"), [("no.such.host.invalid:1", "unknown host"), ("192.0.2.1:1", "choose")]
-)
-async def test_other_addresses_that_cannot_be(addr: str, words: str) -> None:
-    """Unknown names and addresses of other machines."""
-    with pytest.raises(ListenFailed, match=words):
-        async with serving(ServerSettings(addr=addr)):
-            pass
-
-
-async def test_no_host_means_every_address() -> None:
-    """`:0` is reached by IPv4 whether or not the machine has IPv6; the client is logged by its IPv4 address."""
-    async with serving(ServerSettings(addr=":0")) as served:
-        assert (await (await served.connect()).ask("/v2/")).status == 200
-        assert served.gate.callers[0].address == "127.0.0.1"
 
 
 async def test_a_famine_of_descriptors_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:

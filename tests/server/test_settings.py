@@ -5,37 +5,37 @@ from ipaddress import ip_network
 from msrcache.config.model import Config
 from msrcache.server.settings import Limits, ServerSettings
 
+GIVEN = {
+    "version": "0.1",
+    "http": {
+        "addr": "127.0.0.1:5443",
+        "prefix": "/r/",
+        "host": "https://cache.test/",
+        "relativeurls": "true",
+        "draintimeout": "2m",
+        "headers": {"X-A": ["b"]},
+        "debug": {"addr": "127.0.0.1:5001", "prometheus": {"enabled": "true", "path": "/prom"}},
+    },
+    "proxy": {"remoteurl": "https://msr.test"},
+    "cache": {
+        "trusted": ["10.0.0.0/8"],
+        "proxyprotocol": "true",
+        "drain": {"delay": "1s"},
+        "limits": {
+            "connections": "7",
+            "peraddress": "3",
+            "headers": "32KiB",
+            "idle": "9s",
+            "path": "1KiB",
+        },
+        "metrics": {"addr": "127.0.0.1:5002"},
+    },
+}
+
 
 def test_every_key_arrives() -> None:
     """What the operator writes is what the server is told."""
-    config = Config.model_validate(
-        {
-            "version": "0.1",
-            "http": {
-                "addr": "127.0.0.1:5443",
-                "prefix": "/r/",
-                "host": "https://cache.test/",
-                "relativeurls": "true",
-                "draintimeout": "2m",
-                "headers": {"X-A": ["b"]},
-                "debug": {"addr": "127.0.0.1:5001", "prometheus": {"enabled": "true", "path": "/prom"}},
-            },
-            "proxy": {"remoteurl": "https://msr.test"},
-            "cache": {
-                "trusted": ["10.0.0.0/8"],
-                "proxyprotocol": "true",
-                "drain": {"delay": "1s"},
-                "limits": {
-                    "connections": "7",
-                    "peraddress": "3",
-                    "headers": "32KiB",
-                    "idle": "9s",
-                    "path": "1KiB",
-                },
-                "metrics": {"addr": "127.0.0.1:5002"},
-            },
-        }
-    )
+    config = Config.model_validate(GIVEN)
     settings = ServerSettings.of(config)
     assert (settings.addr, settings.net, settings.prefix) == ("127.0.0.1:5443", "tcp", "/r/")
     assert (settings.host, settings.relative_urls) == ("https://cache.test", True)
