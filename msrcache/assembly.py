@@ -41,8 +41,8 @@ from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
 from msrcache.server.admin import Health
 from msrcache.server.app import Service, Surroundings
+from msrcache.server.binding import ListenFailed
 from msrcache.server.checks import Checks
-from msrcache.server.listener import ListenFailed
 from msrcache.server.settings import ServerSettings
 from msrcache.server.tls import TlsProblem
 from msrcache.storage.drivers import open_driver
