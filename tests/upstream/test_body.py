@@ -227,6 +227,15 @@ async def test_a_range_that_breaks_is_resumed_within_itself() -> None:
         assert [a.range for a in server.ledger] == ["bytes=100-219", "bytes=150-219", "bytes=200-219"]
 
 
+@pytest.mark.parametrize("at", [50, 101])
+async def test_a_range_from_elsewhere_is_broken(at: int) -> None:
+    """A first answer that begins at another byte than asked for is refused before it is read."""
+    told = (("Content-Range", f"bytes {at}-219/{len(DATA)}"),)
+    async with played(lambda _: Say(206, DATA[at:220], told)) as server:
+        with pytest.raises(UpstreamBroken, match=f"sent those from {at}"):
+            await pulled(server, RangeRequest(100, 219))
+
+
 async def test_a_range_beyond_the_end_is_refused_with_the_size() -> None:
     """416 of an upstream, and a 200 that is too short for the range, are both RangeInvalid."""
     told = Say(416, headers=(("Content-Range", f"bytes */{len(DATA)}"),))
