@@ -1,0 +1,1 @@
+"""Real registries and real clients, with the cache between them."""

@@ -1,0 +1,50 @@
+"""The cache as its user starts it: `msrcache serve config.yml`, a process of its own on a free loopback port."""
+
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.stage.process import Process, answers, free_port, running
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCache:
+    """A cache that answers; `data` is its store, laid out as Docker Registry's."""
+
+    host: str
+    url: str
+    data: Path
+    process: Process
+
+
+@contextlib.asynccontextmanager
+async def cache(
+    folder: Path,
+    upstream: Mapping[str, object],
+    *,
+    data: Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> AsyncIterator[RunningCache]:
+    """A cache of one upstream (an entry of cache.upstreams); settings are added to the `cache` section."""
+    folder.mkdir(parents=True, exist_ok=True)
+    host = f"127.0.0.1:{free_port()}"
+    store = data or folder / "data"
+    config = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(store)}},
+        "http": {"addr": host},
+        "cache": {"upstreams": [dict(upstream)], **dict(settings or {})},
+    }
+    path = folder / "cache.yml"
+    path.write_text(json.dumps(config, indent=1))  # JSON is YAML
+    url = f"http://{host}"
+
+    async def ready() -> bool:
+        return await answers(f"{url}/v2/")
+
+    argv: list[str | Path] = [sys.executable, "-m", "msrcache", "serve", path]
+    async with running("msrcache", argv, ready=ready, log=folder / "cache.log") as process:
+        yield RunningCache(host, url, store, process)
