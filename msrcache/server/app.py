@@ -284,7 +284,8 @@ def _check(exchange: Exchange) -> None:
         raise PathTooLong(f"path and query are longer than {limits.path} bytes")
     if not request.path.startswith("/"):
         raise NameUnknown("nothing is served at this path")
-    size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
-    if size > limits.headers:
-        exchange.closing = True
-        raise HeadersTooLarge
+    if exchange.connection.crowded:
+        size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+        if size > limits.headers:
+            exchange.closing = True
+            raise HeadersTooLarge

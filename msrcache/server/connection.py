@@ -38,6 +38,7 @@ class Connection(web.RequestHandler):
         "_metrics",
         "_place",
         "address",
+        "crowded",
         "ending",
         "secure",
         "trusted",
@@ -61,6 +62,7 @@ class Connection(web.RequestHandler):
         self.trusted = peer.trusted
         self.secure = peer.secure
         self.ending = "client"
+        self.crowded = False
         self._limits = limits
         self._metrics = metrics
         self._place = place
@@ -85,16 +87,17 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         seen = self._request_count
         super().data_received(data)
+        self._header_bytes += len(data)
         if self._request_count != seen:
+            # One read may hold many small requests or one large one: only then is it worth adding up.
+            self.crowded = self._header_bytes > self._limits.headers
             self._header_bytes = 0
             self._still(self._header_timer)
+        elif self._close or self._force_close:
             return
-        if self._close or self._force_close or self._current_request is not None:
-            return
-        self._header_bytes += len(data)
-        if self._header_bytes > self._limits.headers:
+        elif self._header_bytes > self._limits.headers:
             self._turn_away(HeadersTooLarge())
-        elif self._header_timer is None and data:
+        elif self._header_timer is None and data and self.idle:
             self._header_timer = self._loop.call_later(self._limits.header_timeout, self._too_slow)
 
     def _still(self, timer: asyncio.TimerHandle | None) -> None:
@@ -108,10 +111,13 @@ class Connection(web.RequestHandler):
             self._turn_away(TooSlow())
 
     def _turn_away(self, error: RegistryError) -> None:
-        """Answer what never became a request, and close."""
+        """Answer what never became a request, and close; behind an answer under way, only close after that."""
         self._metrics.connections_refused_total.labels("headers").inc()
         log.info("request refused", status=error.status, reason=error.message, client=self.address)
-        if self.transport is not None and self.idle:
+        if not self.idle:
+            self.close()
+            return
+        if self.transport is not None:
             body = error.body()
             head = "\r\n".join(
                 (

@@ -64,6 +64,33 @@ async def test_what_is_no_request(served: Served, sent: str, capsys: pytest.Capt
     assert SECRET.encode() not in reply.body
 
 
+async def test_a_bomb_behind_a_request(served: Served) -> None:
+    """Headers without end behind a request that is still being answered: that one is answered, and no more."""
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def before(_: object) -> None:
+        asked.set()
+        await go.wait()
+
+    served.registry.before = before
+    served.registry.hold_manifest("v1", b"{}")
+    client = await served.connect()
+    await client.send("GET /v2/a/manifests/v1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asked.wait()
+    await client.send("GET /v2/ HTTP/1.1\r\n" + "".join(f"X-{n}: {SECRET * 300}\r\n" for n in range(20)))
+    await until(lambda: served.count("connections_refused_total", reason="headers") == 1)
+    go.set()
+    assert (await client.reply()).body == b"{}"
+    assert await client.rest() == b""
+
+
+async def test_many_requests_in_one_read_are_no_bomb(served: Served) -> None:
+    """Limits are for one header block: a crowd of pipelined requests is served."""
+    client = await served.connect()
+    await client.send(f"GET /v2/ HTTP/1.1\r\nHost: a\r\nX-Token: {SECRET * 100}\r\n\r\n" * 100)
+    assert {(await client.reply()).status for _ in range(100)} == {200}
+
+
 async def test_slow_headers_are_cut_off() -> None:
     """A client that sends its headers byte by byte is answered 408 after the time for headers, and counted."""
     async with serving(ServerSettings(limits=Limits(header_timeout=0.1))) as served:

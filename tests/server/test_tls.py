@@ -8,10 +8,10 @@ from typing import Literal
 import pytest
 
 from msrcache.config.http import TlsSection
-from msrcache.server.settings import ServerSettings
+from msrcache.server.settings import Limits, ServerSettings
 from msrcache.server.tls import TlsContext, TlsProblem, load_context
 from tests.stage.certificates import Authority, KeyPair, authority
-from tests.stage.serving import serving
+from tests.stage.serving import serving, until
 
 
 @pytest.fixture
@@ -154,6 +154,19 @@ async def test_a_bad_reload_is_counted_and_serves_on(issuer: Authority, tmp_path
             await served.service.reload(ServerSettings(tls=absent))
         assert (await (await served.connect(trusting(issuer))).ask("/v2/")).status == 200
         assert served.count("tls_reloads_total", result="failed") == 1
+
+
+async def test_a_handshake_that_never_comes_is_given_up(issuer: Authority) -> None:
+    """Whoever connects and says nothing, or no TLS, is closed in the time for headers and counted."""
+    limits = Limits(header_timeout=0.1)
+    async with serving(ServerSettings(tls=section(issuer.issue("server")), limits=limits)) as served:
+        silent, plain = await served.connect(), await served.connect()
+        await plain.send("GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        await plain.rest()
+        assert await silent.rest() == b""
+        await until(lambda: served.count("connections_refused_total", reason="tls") == 2)
+        assert served.service.addresses
+        assert served.count("connections") == 0
 
 
 async def test_without_a_client_certificate_there_is_no_connection(issuer: Authority) -> None:
