@@ -13,6 +13,7 @@ Rules:
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
 from msrcache.cache.publish import NotVisible, publish
-from msrcache.cache.pump import Pump, WriteFailed
+from msrcache.cache.pump import Pump, WriteFailed, finish
 from msrcache.cache.spool import Spool, SpooledFile, SpoolFull
 from msrcache.cache.tail import Spilled, Tail
 from msrcache.oci.descriptor import Descriptor
@@ -30,7 +31,6 @@ from msrcache.oci.digest import Hasher
 from msrcache.oci.errors import (
     ContentMismatch,
     Denied,
-    RangeInvalid,
     RegistryError,
     Unauthorized,
     UpstreamUnavailable,
@@ -202,24 +202,36 @@ class Fill:
 
     async def _brought_in(self, file: SpooledFile) -> None:
         self.state = "opening"
-        async with self._kitchen.upstream.blob(self._from(file.length)) as source:
-            tail = await self._open(source, file)
-            publishing = asyncio.create_task(self._publish(tail, file), name=f"publish {self.digest}")
-            try:
+        publishing: asyncio.Task[None] | None = None
+        try:
+            async with self._kitchen.upstream.blob(self._from(file.length)) as source:
+                tail = await self._open(source, file)
+                publishing = asyncio.create_task(self._publish(tail, file), name=f"publish {self.digest}")
                 await self._pour(source, tail, file)
-            except BaseException as error:
-                self._break(error)  # before the wait: the publisher is a reader of the tail
-                await asyncio.wait({publishing})
-                raise
-        self.state = "publishing"
-        await publishing
+            self.state = "publishing"
+            await publishing
+        except BaseException as error:
+            self._break(error)  # before the wait: the publisher is a reader of the tail
+            if publishing is not None:
+                await self._withdraw(publishing, error)
+            raise
+
+    async def _withdraw(self, publishing: "asyncio.Task[None]", error: BaseException) -> None:
+        """Wait for the publisher whatever happens: it reads a descriptor that is about to be closed, and would
+        store whatever file has that number next.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            publishing.cancel()
+        await finish(publishing)
+        if not publishing.cancelled():
+            publishing.exception()
 
     def _from(self, length: int) -> BlobPull:
         return replace(self.pull, head=False, range=RangeRequest(length, None) if length else None)
 
     async def _open(self, source: Blob, file: SpooledFile) -> Tail:
         if source.span.start != file.length:
-            raise RangeInvalid(source.descriptor.size)
+            raise OSError(errno.EIO, f"{source.span} came, what a dead process left ends at {file.length}")
         await self._kitchen.spool.reserve(file, source.descriptor.size)
         self.tail = Tail(file.fd, source.descriptor.size, early=self._kitchen.settings.early)
         self.state = "filling"
@@ -259,6 +271,7 @@ class Fill:
 
     def withdrawn(self, error: BaseException) -> None:
         """It never had its turn: whoever still waits is told."""
+        self.closed = True
         self._finish(error)
 
     def _break(self, error: BaseException) -> None:

@@ -66,6 +66,8 @@ class Flights(Generic[K, T]):
             except RegistryError as error:
                 if not _own(error):
                     raise
+                # Its callback may not have run yet: asked again at once, this would find the same refusal for ever.
+                self._landed(key, task)
         return Landed(await asyncio.shield(self._open(key, work)), joined=False)
 
     def _open(self, key: K, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:

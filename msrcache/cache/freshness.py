@@ -84,7 +84,10 @@ class Freshness:
             done, _ = await asyncio.wait({flight}, timeout=self._settings.budget)
             if done:
                 return _fresh(flight.result())
-            stale = await self._stale(pull, tag)
+            try:
+                stale = await self._stale(pull, tag)
+            except UpstreamUnavailable:
+                stale = None  # no grace for this caller: slow is not away, so the answer is waited for
             return stale if stale is not None else _fresh(await flight)
         except UpstreamUnavailable:
             stale = await self._stale(pull, tag)

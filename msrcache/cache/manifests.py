@@ -22,7 +22,7 @@ from msrcache.oci.errors import ManifestInvalid, ManifestUnknown
 from msrcache.oci.manifest import media_type_of
 from msrcache.oci.names import Tag
 from msrcache.oci.pulls import ManifestPull
-from msrcache.oci.registry import Manifest, Outcome, Registry, Resolution
+from msrcache.oci.registry import SERVICE, Manifest, Outcome, Registry, Resolution
 from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.logs import get_logger
@@ -102,14 +102,18 @@ class Manifests:
         kept = await self._here(digest)
         if kept is None:
             return await self._fetched(pull, digest)
+        if not await self._admit(pull, digest):
+            self._later(self._link_revision(pull, digest))
+        return kept
+
+    async def _admit(self, pull: ManifestPull, digest: Digest) -> bool:
+        """Returns when the caller may read the manifest there; whether the repository was known to have it."""
         linked = await self._links.has_revision(pull.repository, digest)
         confirmed = await pull.right.ask(pull)
-        if not linked:
-            if not confirmed:
-                await self._upstream.resolve(replace(pull, head=True))
-                pull.right.granted(pull.repository)
-            self._later(self._links.put_revision(pull.repository, digest))
-        return kept
+        if not linked and not confirmed:
+            await self._upstream.resolve(replace(pull, reference=digest, head=True))
+            pull.right.granted(pull.repository)
+        return linked
 
     async def _here(self, digest: Digest) -> Manifest | None:
         if (kept := self._kept.get(digest)) is not None:
@@ -136,7 +140,7 @@ class Manifests:
 
     async def _fetched(self, pull: ManifestPull, digest: Digest) -> Manifest:
         landed = await self._fetching.fly(
-            digest, lambda: self._fetch(pull, digest), board=lambda: pull.right.ask(pull)
+            digest, lambda: self._fetch(pull, digest), board=lambda: self._admit(pull, digest)
         )
         return replace(landed.result, outcome=Outcome.JOINED if landed.joined else Outcome.MISS)
 
@@ -170,9 +174,15 @@ class Manifests:
         if digest in self._kept:
             self._later(self._link_tag(pull, digest))
             return
-        self._awaited[digest] = pull
+        self._awaited[digest] = pull.by(SERVICE)  # waits for long: no credential may
         if len(self._awaited) > AWAITED:
             self._awaited.popitem(last=False)
+
+    async def _link_revision(self, pull: ManifestPull, digest: Digest) -> None:
+        if (storing := self._storing.get(digest)) is not None:
+            await asyncio.wait({storing})
+        if digest not in self._unstored:
+            await self._links.put_revision(pull.repository, digest)
 
     async def _link_tag(self, pull: ManifestPull, digest: Digest) -> None:
         """The tag's link last, and only where its manifest is stored: no link may dangle."""

@@ -70,7 +70,7 @@ class PullThrough:
             return await self._manifests.resolve(pull)
         fill = self.fills.find(pull.digest)
         if fill is not None and fill.tail is not None:
-            await pull.right.ask(pull)
+            await self._admit_joiner(pull, fill)
             return Resolution(fill.descriptor, Outcome.JOINED)
         try:
             info = await self._store.stat(blob_key(pull.digest))
@@ -92,7 +92,16 @@ class PullThrough:
         async with AsyncExitStack() as stack:
             blob = None
             if self.fills.find(pull.digest) is None:
+                completed = self.fills.completed
                 blob = await self._stored(pull, stack)
+                if (
+                    blob is None
+                    and self.fills.completed != completed
+                    and self.fills.find(pull.digest) is None
+                ):
+                    blob = await self._stored(
+                        pull, stack
+                    )  # a fill may have come and gone while the store said no
             yield blob if blob is not None else await self._filled(pull, stack)
 
     async def relay(self, pull: Ping | TagsList | Referrers | Catalog) -> Answer:
@@ -118,9 +127,9 @@ class PullThrough:
     async def _stored(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
         try:
             content, span = await self._open(pull, stack)
-        except RangeNotSatisfiable as error:
-            await self._admit(pull)
-            raise RangeInvalid(error.size) from error
+        except (RangeNotSatisfiable, RangeInvalid) as error:
+            await self._admit(pull)  # first: 416 tells the size
+            raise RangeInvalid(_size_of(error)) from error
         except StorageError as error:
             self._missed(pull, error)
             return None
@@ -157,6 +166,13 @@ class PullThrough:
             pull.right.granted(pull.repository)
         await self._links.put_layer(pull.repository, pull.digest)
 
+    async def _admit_joiner(self, pull: BlobPull, fill: Fill) -> None:
+        """A fill vouches for its own repository; to one who asks in another, its digest is only a guess."""
+        if fill.pull.repository == pull.repository:
+            await pull.right.ask(pull)
+        else:
+            await self._admit(pull)
+
     def _missed(self, pull: BlobPull, error: StorageError) -> None:
         if not isinstance(error, NotFound):
             log.warning(
@@ -187,7 +203,7 @@ class PullThrough:
             hold = await stack.enter_async_context(AsyncExitStack())
             await hold.enter_async_context(fill.held())
             if outcome is Outcome.JOINED:
-                await pull.right.ask(pull)
+                await self._admit_joiner(pull, fill)
             try:
                 tail = await self._turn(fill)
             except (TimeoutError, SpoolFull, OSError, FillLeft, RegistryError) as error:
@@ -241,6 +257,10 @@ class PullThrough:
         hasher = Hasher(pull.digest.algorithm) if source.span == Span.whole(size) else None
         body = await stack.enter_async_context(aclosing(verified(source.body, pull, hasher, size)))
         return replace(source, outcome=Outcome.PASS, body=body)
+
+
+def _size_of(error: RangeNotSatisfiable | RangeInvalid) -> int:
+    return error.size
 
 
 def _resolve(wanted: RangeRequest | None, size: int) -> Span:

@@ -45,8 +45,11 @@ class Pump:
         """Hash what a dead process left in the file, letting readers have it as it is hashed."""
         for start in range(0, length, REHASHED):
             span = Span(start, min(length, start + REHASHED))
-            await self._spool.run(partial(_hash_file, self._tail.fd, span, self._hasher))
-            self._tail.advance(span.stop)
+            try:
+                await self._spool.run(partial(_hash_file, self._tail.fd, span, self._hasher))
+            finally:
+                # Also when this fails or is cancelled: a spilled reader's hasher must stand where the file does.
+                self._tail.advance(self._hasher.size)
 
     async def run(self, body: AsyncIterator[Chunk]) -> None:
         """All of the body into the file. Raises what the body raised, or WriteFailed.
@@ -58,6 +61,8 @@ class Pump:
             async for chunk in body:
                 assert isinstance(chunk, bytes), "an upstream sends bytes, not files"
                 self._add(chunk)
+                if self._tail.written + self._queued > self._tail.size:
+                    break  # more than was announced: the digest cannot be right, and the disk is not endless
                 if not self._room.is_set():
                     await _first(self._room, writing)
                 if writing.done():
@@ -66,7 +71,7 @@ class Pump:
             self._ended = True
             self._full.set()
             # A cancelled fill must not leave a thread writing to a descriptor that is about to be closed.
-            await _finish(writing)
+            await finish(writing)
         writing.result()
 
     def _add(self, chunk: bytes) -> None:
@@ -114,7 +119,7 @@ async def _first(event: asyncio.Event, other: "asyncio.Task[None]") -> None:
         waiting.cancel()
 
 
-async def _finish(task: "asyncio.Task[None]") -> None:
+async def finish(task: "asyncio.Task[None]") -> None:
     """Wait for the task whatever happens to the one who waits; its result is not looked at."""
     cancelled = False
     while not task.done():

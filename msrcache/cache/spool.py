@@ -25,6 +25,7 @@ from typing import TypeVar
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.registry import FileSpan
+from msrcache.telemetry.logs import get_logger
 
 SUFFIX = ".spool"
 LEFTOVER_AGE = 24 * 3600.0
@@ -33,6 +34,8 @@ LEFTOVER_AGE = 24 * 3600.0
 READ = 1 << 20
 
 T = TypeVar("T")
+
+log = get_logger(__name__)
 
 
 class SpoolFull(Exception):
@@ -80,8 +83,20 @@ class Spool:
         return f"<Spool {self.used} bytes reserved [{len(self._leftovers)} leftovers]>"
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run disk work in the spool's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run disk work in the spool's threads. A cancelled caller waits for it: it is using a descriptor or a hasher
+        that the caller is about to give up.
+        """
+        working = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        cancelled: asyncio.CancelledError | None = None
+        while not working.done():
+            try:
+                await asyncio.wait({working})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            working.exception()
+            raise cancelled
+        return working.result()
 
     async def start(self) -> None:
         """Make the folder and take stock of what dead processes left. Raises OSError when it cannot be written."""
@@ -100,7 +115,7 @@ class Spool:
 
     def _close_unclaimed(self, opening: "asyncio.Future[SpooledFile]") -> None:
         if not opening.cancelled() and opening.exception() is None:
-            _remove(opening.result())
+            self._pool.submit(_remove, opening.result())
 
     async def reserve(self, file: SpooledFile, size: int) -> None:
         """Set aside room for the whole file. Raises SpoolFull with what is missing."""
@@ -128,7 +143,10 @@ class Spool:
         keep = file.keep and file.written > 0
         if keep:
             self._leftovers[file.digest] = Leftover(file.path, file.written)
-        await asyncio.shield(self.run(partial(_close, file, keep=keep)))
+        try:
+            await asyncio.shield(self.run(partial(_close, file, keep=keep)))
+        except OSError as error:  # nobody's pull fails because its spool file could not be removed
+            log.warning("spool file not removed", path=str(file.path), error=str(error))
 
     async def read(self, part: FileSpan) -> AsyncIterator[bytes]:
         """The bytes of a part of an open file, for those who cannot use sendfile. Raises OSError."""
@@ -156,7 +174,10 @@ def _take_stock(path: Path) -> dict[Digest, Leftover]:
         digest = _digest_of(entry)
         if digest is None or _living(entry):
             continue
-        status = entry.stat()
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue  # another process took stock too
         # Linked: the store has it under its own name, and a writer would change the store's object.
         shared = status.st_nlink > 1
         if digest in found or shared or not status.st_size or time.time() - status.st_mtime > LEFTOVER_AGE:
@@ -196,8 +217,13 @@ def _open(folder: Path, digest: Digest, leftover: Leftover | None) -> SpooledFil
             return reopened
     path = folder / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(4)}{SUFFIX}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return SpooledFile(fd, path, digest)
+    file = SpooledFile(fd, path, digest)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        _remove(file)
+        raise
+    return file
 
 
 def _reopen(digest: Digest, leftover: Leftover) -> SpooledFile | None:
@@ -207,8 +233,12 @@ def _reopen(digest: Digest, leftover: Leftover) -> SpooledFile | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        if status.st_nlink != 1:  # the store has linked it: to shorten it would shorten the store's object
+            _remove(SpooledFile(fd, leftover.path, digest))
+            return None
         # One byte less, so that there is always a byte to ask for and "bytes=n-" is never past the end.
-        os.ftruncate(fd, max(0, min(leftover.length, os.fstat(fd).st_size) - 1))
+        os.ftruncate(fd, max(0, min(leftover.length, status.st_size) - 1))
         return SpooledFile(fd, leftover.path, digest, length=os.fstat(fd).st_size)
     except OSError:
         os.close(fd)  # another process was faster
@@ -223,8 +253,10 @@ def _close(file: SpooledFile, *, keep: bool) -> None:
 
 
 def _remove(file: SpooledFile) -> None:
-    file.path.unlink(missing_ok=True)
-    os.close(file.fd)
+    try:
+        file.path.unlink(missing_ok=True)
+    finally:
+        os.close(file.fd)
 
 
 def _free(path: Path) -> int:

@@ -1,0 +1,90 @@
+"""A cache over a fake upstream and a store in memory, for the tests of this package."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from msrcache.cache.fill import FillSettings, Kitchen
+from msrcache.cache.freshness import Freshness, FreshnessSettings
+from msrcache.cache.layout import blob_key
+from msrcache.cache.lease import SoleReplica
+from msrcache.cache.links import Links
+from msrcache.cache.pullthrough import PullThrough
+from msrcache.cache.spool import Spool
+from msrcache.oci.digest import Digest
+from msrcache.oci.names import Repository
+from msrcache.oci.pulls import BlobPull
+from msrcache.oci.ranges import RangeRequest
+from msrcache.oci.registry import Blob, Elsewhere
+from msrcache.storage.memory import Memory
+from msrcache.storage.store import Store
+from msrcache.telemetry.metrics import Metrics
+from tests.stage.clock import FakeClock
+from tests.stage.upstream import FakeUpstream
+
+A = Repository.parse("team/a")
+B = Repository.parse("team/b")
+
+
+@dataclass(slots=True)
+class Cache:
+    """The parts of one cache."""
+
+    upstream: FakeUpstream
+    memory: Memory
+    spool: Spool
+    pulls: PullThrough
+
+    def stored(self, digest: Digest) -> bytes | None:
+        """What the store has of a blob."""
+        found = self.memory.contents.objects.get(blob_key(digest))
+        return None if found is None else found.data
+
+    async def read(self, blob: Blob) -> bytes:
+        """The body, whole."""
+        assert not isinstance(blob.body, Elsewhere)
+        data = b""
+        async for chunk in blob.body:
+            if isinstance(chunk, bytes):
+                data += chunk
+            else:
+                data += b"".join([piece async for piece in self.spool.read(chunk)])
+        return data
+
+    async def get(self, pull: BlobPull) -> bytes:
+        """Pull a blob and read it."""
+        async with self.pulls.blob(pull) as blob:
+            return await self.read(blob)
+
+
+@asynccontextmanager
+async def cache(path: Path) -> AsyncIterator[Cache]:
+    """A cache that is closed on leaving."""
+    upstream, memory, clock, metrics = FakeUpstream(), Memory(), FakeClock(), Metrics()
+    store = Store(memory, metrics=metrics, clock=clock)
+    spool = Spool(path / "spool")
+    await spool.start()
+    links = Links(store, clock)
+    kitchen = Kitchen(
+        upstream=upstream,
+        store=store,
+        spool=spool,
+        links=links,
+        leases=SoleReplica(),
+        metrics=metrics,
+        clock=clock,
+        settings=FillSettings(),
+    )
+    pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()))
+    try:
+        yield Cache(upstream, memory, spool, pulls)
+    finally:
+        await pulls.close()
+        await spool.close()
+        await store.close()
+
+
+def blob_pull(digest: Digest, *, repository: Repository = A, wanted: RangeRequest | None = None) -> BlobPull:
+    """A pull by the cache itself."""
+    return BlobPull(repository=repository, digest=digest, range=wanted)
