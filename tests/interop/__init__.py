@@ -1,0 +1,1 @@
+"""Docker Registry and the cache on one folder."""
