@@ -1,0 +1,130 @@
+"""The upstream of the cold figures: blobs and one manifest from a registry's folder, bytes and requests counted.
+
+    python -m bench.upstream PORT FOLDER
+
+A thread a connection and sendfile, so that it costs little beside what is measured. GET /counts tells.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socketserver
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote
+
+BLOB = re.compile(r"/v2/.+/blobs/sha256:([0-9a-f]{64})$")
+MANIFEST = re.compile(r"/v2/(.+)/manifests/(.+)$")
+
+
+class Counts:
+    """What was asked and sent so far; by `METHOD kind`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.requests: dict[str, int] = {}
+        self.sent = 0
+
+    def asked(self, what: str) -> None:
+        """One more request."""
+        with self.lock:
+            self.requests[what] = self.requests.get(what, 0) + 1
+
+    def add(self, count: int) -> None:
+        """So many more bytes of blobs."""
+        with self.lock:
+            self.sent += count
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Listens; knows the folder."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, port: int, folder: Path) -> None:
+        super().__init__(("127.0.0.1", port), Connection)
+        self.folder = folder / "docker/registry/v2"
+        self.counts = Counts()
+
+
+class Connection(socketserver.StreamRequestHandler):
+    """One keep-alive connection."""
+
+    server: Server
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        """Answer until the client leaves."""
+        try:
+            while line := self.rfile.readline():
+                method, target, _ = line.decode().split(" ", 2)
+                headers = {}
+                while (field := self.rfile.readline()) not in (b"\r\n", b""):
+                    name, _, value = field.decode("latin-1").partition(":")
+                    headers[name.lower()] = value.strip()
+                self.answer(method, unquote(target.partition("?")[0]), headers.get("range"))
+        except ConnectionError:
+            return
+
+    def answer(self, method: str, path: str, wanted: str | None) -> None:
+        """One answer."""
+        counts = self.server.counts
+        if path == "/counts":
+            return self.say(json.dumps({"requests": counts.requests, "sent": counts.sent}).encode(), "GET")
+        if found := BLOB.match(path):
+            counts.asked(f"{method} blob")
+            return self.blob(method, found[1], wanted)
+        if found := MANIFEST.match(path):
+            counts.asked(f"{method} manifest")
+            return self.manifest(method, found[1], found[2])
+        counts.asked(f"{method} other")
+        return self.say(b"{}", method)
+
+    def manifest(self, method: str, repository: str, reference: str) -> None:
+        """By tag or digest."""
+        if not reference.startswith("sha256:"):
+            link = f"repositories/{repository}/_manifests/tags/{reference}/current/link"
+            reference = (self.server.folder / link).read_text()
+        data = self._data(reference.removeprefix("sha256:")).read_bytes()
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.say(data, method, kind=json.loads(data)["mediaType"], digest=digest)
+
+    def blob(self, method: str, name: str, wanted: str | None) -> None:
+        """Whole, or from an offset."""
+        with self._data(name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first, last = 0, size - 1
+            if wanted and (span := re.match(r"bytes=(\d+)-(\d*)$", wanted)):
+                first, last = int(span[1]), int(span[2] or size - 1)
+            status = (
+                f"206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}" if wanted else "200 OK"
+            )
+            self._head(status, last - first + 1, "application/octet-stream", f"sha256:{name}")
+            while method == "GET" and first <= last:
+                count = os.sendfile(
+                    self.connection.fileno(), file.fileno(), first, min(1 << 20, last + 1 - first)
+                )
+                first += count
+                self.server.counts.add(count)
+
+    def say(self, data: bytes, method: str, *, kind: str = "application/json", digest: str = "") -> None:
+        """A small answer."""
+        self._head("200 OK", len(data), kind, digest)
+        if method == "GET":
+            self.wfile.write(data)
+
+    def _head(self, status: str, length: int, kind: str, digest: str) -> None:
+        told = f'Docker-Content-Digest: {digest}\r\nETag: "{digest}"\r\n' if digest else ""
+        head = f"HTTP/1.1 {status}\r\nDocker-Distribution-Api-Version: registry/2.0\r\n{told}"
+        self.wfile.write(f"{head}Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode())
+
+    def _data(self, name: str) -> Path:
+        return self.server.folder / "blobs/sha256" / name[:2] / name / "data"
+
+
+if __name__ == "__main__":
+    Server(int(sys.argv[1]), Path(sys.argv[2])).serve_forever()
