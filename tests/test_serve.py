@@ -1,0 +1,190 @@
+"""The serving process: it drains on SIGTERM, re-reads on SIGHUP, survives kill -9, and says in one sentence why not."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.plays import configuration, left_behind, pull, pulling, stored
+from tests.stage.images import noise
+from tests.stage.process import Process, answers, free_port, running, start, until
+from tests.stage.scripted import Hold, Scripted, Turn, scripted
+
+PROGRAM = Path(sys.executable).with_name("msrcache")
+DATA = noise(3_000_000, 6)
+K = 2_000_000
+
+
+def written(folder: Path, port: int, *upstreams: str, more: str = "") -> Path:
+    """A configuration file that listens on this port."""
+    path = folder / "config.yml"
+    text = configuration(folder, *upstreams, more=more).replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    path.write_text(text.replace("level: warn", "level: info"))
+    return path
+
+
+@asynccontextmanager
+async def serving(folder: Path, upstream: Scripted) -> AsyncIterator[tuple[Process, int]]:
+    """`msrcache serve` as its own process."""
+    port = free_port()
+    argv: list[str | Path] = [PROGRAM, "serve", written(folder, port, upstream.url)]
+
+    async def ready() -> bool:
+        return await answers(f"http://127.0.0.1:{port}/v2/", below=600)
+
+    async with running("msrcache", argv, ready=ready, log=folder / "log") as process:
+        yield process, port
+
+
+async def says(process: Process, words: str) -> None:
+    """Returns when the log holds the words."""
+
+    async def told() -> bool:
+        return words in process.said(100_000)
+
+    await until(told, what=f"the log to say: {words}")
+
+
+async def test_sigterm_drains(tmp_path: Path) -> None:
+    """SIGTERM in the middle of a body: the body ends well, then the process, with 0."""
+    async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):
+        path = upstream.publish_blob(DATA)
+        hold = Hold(K)
+        upstream.script(path, Turn(hold=hold))
+        async with pulling(port, path) as client:
+            assert await client.take(K) == DATA[:K]
+            os.kill(process.pid, signal.SIGTERM)
+            hold.go.set()
+            assert await client.rest() == DATA[K:]
+        assert await process.wait() == 0
+        assert "Traceback" not in process.said(100_000)
+
+
+async def test_sighup_re_reads_and_a_bad_file_keeps_the_old(tmp_path: Path) -> None:
+    """SIGHUP takes over new headers; after one with a broken file the process serves on as before and says so."""
+    async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):
+        config = tmp_path / "config.yml"
+        text = config.read_text()
+        config.write_text(text.replace("http: {", "http: {headers: {X-Site: [lyon]}, "))
+        os.kill(process.pid, signal.SIGHUP)
+        await says(process, "configuration re-read")
+        assert (await pull(port, "/v2/")).headers["x-site"] == "lyon"
+        config.write_text("version: [")
+        os.kill(process.pid, signal.SIGHUP)
+        await says(process, "the old one stays")
+        assert (await pull(port, "/v2/")).headers["x-site"] == "lyon"
+        assert not process.ended
+
+
+async def test_kill_nine_while_filling(tmp_path: Path) -> None:
+    """kill -9 at byte k: nothing partial in the store; started again, the fill goes on with a Range: right bytes."""
+
+    async def clean() -> bool:
+        return left_behind(tmp_path) == []
+
+    async with scripted() as upstream:
+        path = upstream.publish_blob(DATA)
+        hold = Hold(K)
+        upstream.script(path, Turn(hold=hold))
+        async with serving(tmp_path, upstream) as (process, port), pulling(port, path) as client:
+            assert await client.take(K) == DATA[:K]
+            process.kill()
+        assert stored(tmp_path, DATA) is None
+        async with serving(tmp_path, upstream) as (_, port):
+            got = await pull(port, path)
+            assert (got.body, got.whole) == (DATA, True)
+            await until(clean, what="the spool to be empty")
+        blobs = [line for line in upstream.lines if path in line]
+        assert blobs == [f"GET {path}", f"GET {path} bytes={K - 1}-"]
+        assert stored(tmp_path, DATA) == DATA
+
+
+async def refused(config: Path, log: Path) -> str:
+    """What a start that must fail says; it ends with 2 and without a traceback."""
+    process = start("msrcache", [PROGRAM, "serve", config], log=log)
+    try:
+        assert await process.wait(20) == 2, process.said()
+    finally:
+        process.kill()
+    assert "Traceback" not in process.said(100_000)
+    return process.said(100_000)
+
+
+async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """One sentence that names the address; exit code 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = await refused(written(tmp_path, port, "http://127.0.0.1:1"), tmp_path / "log")
+    assert f"127.0.0.1:{port}" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("  nosuchkey: 1\n", "nosuchkey"),
+        ("  fill: {concurrency: many}\n", "concurrency"),
+    ],
+    ids=["unknown-key", "bad-value"],
+)
+async def test_a_bad_configuration(tmp_path: Path, more: str, words: str) -> None:
+    """The key, its line, and nothing started."""
+    said = await refused(written(tmp_path, free_port(), "http://127.0.0.1:1", more=more), tmp_path / "log")
+    assert words in said
+    assert "config.yml" in said
+
+
+async def test_no_upstream(tmp_path: Path) -> None:
+    """Without an upstream there is nothing to cache: one sentence that says how to name one."""
+    config = tmp_path / "config.yml"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}}}}}\n")
+    assert "proxy.remoteurl" in await refused(config, tmp_path / "log")
+
+
+async def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    """A certificate file of rubbish: the file is named; exit code 2."""
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("rubbish\n")
+    config = written(tmp_path, free_port(), "http://127.0.0.1:1")
+    tls = f"tls: {{certificate: {tmp_path / 'cert.pem'}, key: {tmp_path / 'key.pem'}}}"
+    config.write_text(config.read_text().replace("http: {", f"http: {{{tls}, "))
+    assert "cert.pem" in await refused(config, tmp_path / "log")
+
+
+async def test_a_missing_configuration(tmp_path: Path) -> None:
+    """A file that is not there is named; exit code 2."""
+    assert "absent.yml" in await refused(tmp_path / "absent.yml", tmp_path / "log")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid"], ids=["away", "no-dns"])
+async def test_an_upstream_that_is_away_at_start(tmp_path: Path, host: str) -> None:
+    """The cache starts; a pull is told 503 in the specification's JSON, and the log shows no traceback."""
+    port = free_port()
+    more = "  upstream: {retries: 0, retrybudget: 1s, connecttimeout: 2s}\n"
+    argv: list[str | Path] = [PROGRAM, "serve", written(tmp_path, port, f"http://{host}", more=more)]
+
+    async def ready() -> bool:
+        return await answers(f"http://127.0.0.1:{port}/v2/", below=600)
+
+    async with running("msrcache", argv, ready=ready, log=tmp_path / "log") as process:
+        got = await pull(port, f"/v2/team/app/blobs/sha256:{'0' * 64}")
+        assert got.status == 503
+        assert b'"errors"' in got.body
+    assert "Traceback" not in process.said(100_000)
+
+
+async def test_a_store_that_cannot_be_made_starts_degraded(tmp_path: Path) -> None:
+    """The store's folder cannot be made (a file stands there): pulls are passed through, and that is said."""
+    (tmp_path / "store").write_text("a file where a folder should be\n")
+    async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):
+        path = upstream.publish_blob(DATA)
+        got = await pull(port, path)
+        assert (got.body, got.whole) == (DATA, True)
+        assert "store" in process.said(100_000)
+    assert "Traceback" not in process.said(100_000)
