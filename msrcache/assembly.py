@@ -152,6 +152,8 @@ class Application:
             retry_budget=section.retry_budget,
             failures=breaker.failures,
             open_for=breaker.open,
+            # Below the budget after which a stale tag is served, else such pulls would never open the breaker.
+            patience=min(2.0, self.config.cache.freshness.budget / 2),
         )
         balanced = Balanced(upstreams, settings, metrics=self.metrics, clock=self.clock)
         stack.push_async_callback(balanced.close)
