@@ -11,6 +11,10 @@ from msrcache.oci.digest import Digest
 from msrcache.oci.pulls import BlobPull
 
 
+PUBLISHED_WITHIN = 10.0
+"""Seconds for which leaving waits for blobs that are all here and on their way into the store."""
+
+
 class Fills:
     """Opens fills, finds those under way, stops those that nobody wants."""
 
@@ -66,7 +70,13 @@ class Fills:
             await asyncio.wait(set(self._tasks.values()))
 
     async def close(self) -> None:
-        """Stop what is under way; what is spooled stays for the next start."""
+        """Stop what is under way; what is spooled stays for the next start.
+
+        A fill that has all its bytes is let finish storing them, for a while: they were paid for.
+        """
+        almost = {task for fill, task in self._tasks.items() if fill.state == "publishing"}
+        if almost:
+            await asyncio.wait(almost, timeout=PUBLISHED_WITHIN)
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
