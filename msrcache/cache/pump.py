@@ -77,8 +77,8 @@ class Pump:
     def _add(self, chunk: bytes) -> None:
         self._batch.append(chunk)
         self._queued += len(chunk)
-        if self._queued >= BATCH:
-            self._full.set()
+        if self._queued >= BATCH or self._tail.written == 0:
+            self._full.set()  # the first bytes wait for nothing: somebody wants to see them
         elif self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(LINGER, self._full.set)
         if self._queued >= QUEUED:

@@ -126,7 +126,8 @@ def parse_pull(
         raise Unsupported(
             f"{shown(method)} is not served: this is a cache to pull through; push to the registry behind it"
         )
-    return replace(_parse(method, path, query, headers), namespace=_namespace(query))
+    pull, namespace = _parse(method, path, query, headers), _namespace(query)
+    return pull if namespace is None else replace(pull, namespace=namespace)
 
 
 def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: Mapping[str, str]) -> Pull:

@@ -27,7 +27,7 @@ from msrcache.upstream.settings import UpstreamSettings
 from msrcache.upstream.trust import tls_context
 
 _KIB: Final = 1 << 10
-_MIB: Final = 1 << 20
+_BUFFER: Final = 256 * _KIB  # twice this may lie there: with more, sixteen bodies at once make the loop late
 _HEADER_LIMIT: Final = 64 * _KIB  # real tokens and real challenges exceed aiohttp's 8 KiB
 _KEEPALIVE: Final = 30.0
 _ASIDES: Final = 16
@@ -73,7 +73,8 @@ class Reply:
         """The next bytes, b"" at the end. Raises Break, also when nothing came for the stall time-out."""
         try:
             async with asyncio.timeout(self._wire.stall):
-                data = await self._response.content.readany()
+                # Not readany, which joins what lies there: a copy of every byte.
+                data, _ = await self._response.content.readchunk()
         except TimeoutError:
             raise Break(f"nothing came for {self._wire.stall:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -137,7 +138,7 @@ class Wire:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
-                read_bufsize=_MIB,
+                read_bufsize=_BUFFER,
                 max_line_size=_HEADER_LIMIT,
                 max_field_size=_HEADER_LIMIT,
                 timeout=aiohttp.ClientTimeout(sock_connect=self._settings.connect_timeout),
