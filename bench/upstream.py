@@ -127,4 +127,5 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 if __name__ == "__main__":
+    os.nice(10)
     Server(int(sys.argv[1]), Path(sys.argv[2])).serve_forever()
