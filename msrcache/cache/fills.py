@@ -10,7 +10,6 @@ from msrcache.cache.fill import Fill, Kitchen
 from msrcache.oci.digest import Digest
 from msrcache.oci.pulls import BlobPull
 
-
 PUBLISHED_WITHIN = 10.0
 """Seconds for which leaving waits for blobs that are all here and on their way into the store."""
 
