@@ -10,8 +10,8 @@ each call: it may raise, wait for a barrier, or count.
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -113,7 +113,8 @@ class Memory:
             raise RangeNotSatisfiable(self.name, key, size=found.info.size)
         span = Span(span.start, min(span.stop, found.info.size))
         await self.faults.after("open", key)
-        yield StreamContent(found.info, span, self._chunks(key, found.data, span))
+        async with aclosing(self._chunks(key, found.data, span)) as chunks:
+            yield StreamContent(found.info, span, chunks)
 
     async def put(self, key: str, data: bytes) -> None:
         """As Driver."""
@@ -157,9 +158,10 @@ class Memory:
         return None
 
     async def sweep(self, older_than: float) -> int:
-        """As Driver; what is staged here has no age."""
-        del older_than
+        """As Driver; whatever is staged here has just been."""
         await self.faults.before("sweep", "")
+        if older_than > 0:
+            return 0
         dead = [number for number, living in self.contents.staged.items() if not living]
         for number in dead:
             del self.contents.staged[number]
@@ -174,7 +176,7 @@ class Memory:
         except KeyError as error:
             raise NotFound(self.name, key) from error
 
-    async def _chunks(self, key: str, data: bytes, span: Span) -> AsyncIterator[bytes]:
+    async def _chunks(self, key: str, data: bytes, span: Span) -> AsyncGenerator[bytes, None]:
         for start in range(span.start, span.stop, CHUNK):
             await self.faults.before("read", key)
             yield data[start : min(span.stop, start + CHUNK)]

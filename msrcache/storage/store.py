@@ -294,7 +294,8 @@ class StoreWriter:
 
     async def write(self, source: SpoolFile, span: Span) -> None:
         """As Writer."""
-        for start in range(span.start, span.stop, PIECE):
+        # An empty span is given on too: a writer that has ended refuses it.
+        for start in range(span.start, max(span.stop, span.start + 1), PIECE):
             piece = Span(start, min(span.stop, start + PIECE))
             with self._store.writing():
                 write = partial(self._writer.write, source, piece)
