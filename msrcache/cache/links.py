@@ -50,14 +50,15 @@ class Links:
         """Note that the blob belongs to the repository."""
         await self._write(layer_link(repository, digest), digest)
 
-    async def put_revision(self, repository: Repository, digest: Digest) -> None:
-        """Note that the manifest belongs to the repository."""
-        await self._write(revision_link(repository, digest), digest)
+    async def put_revision(self, repository: Repository, digest: Digest) -> bool:
+        """Note that the manifest belongs to the repository. Whether the link is there: no tag may name it else."""
+        return await self._write(revision_link(repository, digest), digest)
 
     async def put_tag(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """Note what the tag names now. The index entry first, as Docker Registry does."""
-        if self._believed(tag_link(repository, tag)) != digest:
-            await self._write(tag_index_link(repository, tag, digest), digest)
+        if self._believed(tag_link(repository, tag)) == digest:
+            return
+        if await self._write(tag_index_link(repository, tag, digest), digest):
             await self._write(tag_link(repository, tag), digest)
 
     def forget(self, repository: Repository, digest: Digest) -> None:
@@ -81,15 +82,16 @@ class Links:
             self._believe(key, digest)
         return digest
 
-    async def _write(self, key: str, digest: Digest) -> None:
+    async def _write(self, key: str, digest: Digest) -> bool:
         if self._believed(key) == digest:
-            return
+            return True
         try:
             await self._store.put(key, str(digest).encode())
         except StorageError as error:
             log.warning("link not written: the next pull asks the upstream again", key=key, error=str(error))
-        else:
-            self._believe(key, digest)
+            return False
+        self._believe(key, digest)
+        return True
 
     def _believed(self, key: str) -> Digest | None:
         digest, since = self._seen.get(key, (None, 0.0))

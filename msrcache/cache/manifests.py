@@ -189,8 +189,9 @@ class Manifests:
         assert isinstance(pull.reference, Tag)
         if (storing := self._storing.get(digest)) is not None:
             await asyncio.wait({storing})
-        if digest not in self._unstored:
-            await self._links.put_revision(pull.repository, digest)
+        if digest in self._unstored:
+            return
+        if await self._links.put_revision(pull.repository, digest):
             await self._links.put_tag(pull.repository, pull.reference, digest)
 
     def _keep(self, manifest: Manifest) -> Manifest:
