@@ -1,6 +1,7 @@
 """The clauses of reading: stat, open, delete, list, presign. See clauses.py."""
 
 import asyncio
+from functools import partial
 
 import aiohttp
 import pytest
@@ -225,9 +226,9 @@ class ReadingClauses:
     async def test_errors_carry_driver_and_key(self, here: Driver, there: Driver) -> None:
         """Whoever reads the log sees which driver failed, and on which key."""
         await here.put("a/key", b"1")
-        for failing in (there.stat("not/there"), read(there, "not/there")):
+        for failing in (there.stat, partial(read, there)):
             with pytest.raises(NotFound) as failed:
-                await failing
+                await failing("not/there")
             assert (failed.value.driver, failed.value.key) == (there.name, "not/there")
             assert there.name in str(failed.value)
             assert "not/there" in str(failed.value)
