@@ -1,8 +1,9 @@
 """A cache over a fake upstream and a store in memory, for the tests of this package."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from msrcache.cache.fill import FillSettings, Kitchen
@@ -17,6 +18,7 @@ from msrcache.oci.names import Repository
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere
+from msrcache.storage.errors import StorageError
 from msrcache.storage.memory import Memory
 from msrcache.storage.store import Store
 from msrcache.telemetry.metrics import Metrics
@@ -28,6 +30,30 @@ B = Repository.parse("team/b")
 
 
 @dataclass(slots=True)
+class Sickness:
+    """Faults of a store: an operation on a key that holds the text fails, or waits before it takes effect.
+
+    `fails` maps an operation to that text; `held` names the one operation that sets `reached` and waits for `release`.
+    """
+
+    fails: dict[str, str] = field(default_factory=dict)
+    held: str = ""
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def before(self, operation: str, key: str) -> None:
+        """As Faults.before."""
+        if operation == self.held:
+            self.reached.set()
+            await self.release.wait()
+        if operation in self.fails and self.fails[operation] in key:
+            raise StorageError("inmemory", key, None, "sick")
+
+    async def after(self, operation: str, key: str) -> None:
+        """As Faults.after."""
+
+
+@dataclass(slots=True)
 class Cache:
     """The parts of one cache."""
 
@@ -35,6 +61,8 @@ class Cache:
     memory: Memory
     spool: Spool
     pulls: PullThrough
+    sickness: Sickness
+    metrics: Metrics
 
     def stored(self, digest: Digest) -> bytes | None:
         """What the store has of a blob."""
@@ -59,11 +87,18 @@ class Cache:
 
 
 @asynccontextmanager
-async def cache(path: Path) -> AsyncIterator[Cache]:
+async def cache(
+    path: Path,
+    *,
+    upstream: FakeUpstream | None = None,
+    settings: FillSettings | None = None,
+    spool_size: int = 0,
+) -> AsyncIterator[Cache]:
     """A cache that is closed on leaving."""
-    upstream, memory, clock, metrics = FakeUpstream(), Memory(), FakeClock(), Metrics()
+    upstream, sickness, clock, metrics = upstream or FakeUpstream(), Sickness(), FakeClock(), Metrics()
+    memory = Memory(faults=sickness)
     store = Store(memory, metrics=metrics, clock=clock)
-    spool = Spool(path / "spool")
+    spool = Spool(path / "spool", size=spool_size)
     await spool.start()
     links = Links(store, clock)
     kitchen = Kitchen(
@@ -74,11 +109,11 @@ async def cache(path: Path) -> AsyncIterator[Cache]:
         leases=SoleReplica(),
         metrics=metrics,
         clock=clock,
-        settings=FillSettings(),
+        settings=settings or FillSettings(),
     )
     pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()))
     try:
-        yield Cache(upstream, memory, spool, pulls)
+        yield Cache(upstream, memory, spool, pulls, sickness, metrics)
     finally:
         await pulls.close()
         await spool.close()
