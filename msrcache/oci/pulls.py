@@ -27,6 +27,9 @@ LARGEST_PAGE: Final = 10_000
 
 _NUMBER: Final = re.compile(r"[0-9]+")
 
+Rest = tuple[tuple[str, str], ...]
+"""Parameters that only the upstream knows: its Link to a next page may lead by `next_page=` as well as by `last=`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
@@ -83,6 +86,7 @@ class TagsList(_Asked):
     repository: Repository
     n: int | None = None
     last: str | None = None
+    rest: Rest = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,7 @@ class Referrers(_Asked):
     repository: Repository
     digest: Digest
     artifact_type: str | None = None
+    rest: Rest = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,7 @@ class Catalog(_Asked):
 
     n: int | None = None
     last: str | None = None
+    rest: Rest = ()
 
 
 Relayed = Ping | TagsList | Referrers | Catalog
@@ -134,7 +140,7 @@ def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: 
     if path in {"/v2", "/v2/"}:
         return Ping()
     if path == "/v2/_catalog":
-        return Catalog(n=_page(query), last=_first(query, "last"))
+        return Catalog(n=_page(query), last=_first(query, "last"), rest=_rest(query, "n", "last"))
     name, word, tail = _split(path)
     match word:
         case "manifests":
@@ -148,10 +154,12 @@ def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: 
                 repository=Repository.parse(name), digest=digest, range=wanted, head=method == "HEAD"
             )
         case "tags" if tail == "list":
-            return TagsList(repository=Repository.parse(name), n=_page(query), last=_first(query, "last"))
+            n, last, rest = _page(query), _first(query, "last"), _rest(query, "n", "last")
+            return TagsList(repository=Repository.parse(name), n=n, last=last, rest=rest)
         case "referrers":
             kind = _first(query, "artifactType")
-            return Referrers(repository=Repository.parse(name), digest=Digest.parse(tail), artifact_type=kind)
+            digest, rest = Digest.parse(tail), _rest(query, "artifactType")
+            return Referrers(repository=Repository.parse(name), digest=digest, artifact_type=kind, rest=rest)
     raise NameUnknown(f"nothing is served at {shown(path)}")
 
 
@@ -194,6 +202,10 @@ def _first(query: Mapping[str, Sequence[str]], key: str) -> str | None:
     """The first value as Go reads it; an empty one counts as none."""
     values = query.get(key)
     return (values[0] or None) if values else None
+
+
+def _rest(query: Mapping[str, Sequence[str]], *known: str) -> Rest:
+    return tuple((key, one) for key, values in query.items() if key not in {*known, "ns"} for one in values)
 
 
 def _page(query: Mapping[str, Sequence[str]]) -> int | None:

@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from msrcache.oci.errors import UpstreamBroken
-from msrcache.oci.pulls import Catalog, Ping, Referrers, Relayed, TagsList
+from msrcache.oci.pulls import Catalog, Ping, Referrers, Relayed, Rest, TagsList
 from msrcache.oci.registry import Answer
 from msrcache.upstream.answers import Whole, media_type
 
@@ -19,13 +19,13 @@ def relay_path(pull: Relayed) -> str:
         case Ping():
             return "/v2/"
         case TagsList():
-            return f"/v2/{pull.repository}/tags/list" + _query({"n": pull.n, "last": pull.last})
+            return f"/v2/{pull.repository}/tags/list" + _query({"n": pull.n, "last": pull.last}, pull.rest)
         case Referrers():
             return f"/v2/{pull.repository}/referrers/{pull.digest}" + _query(
-                {"artifactType": pull.artifact_type}
+                {"artifactType": pull.artifact_type}, pull.rest
             )
         case Catalog():
-            return "/v2/_catalog" + _query({"n": pull.n, "last": pull.last})
+            return "/v2/_catalog" + _query({"n": pull.n, "last": pull.last}, pull.rest)
 
 
 def passed_on(answer: Whole, *, prefix: str, host: str) -> Answer:
@@ -50,6 +50,7 @@ def local_link(text: str, *, prefix: str) -> str:
     return f"<{path}{'?' + parts.query if parts.query else ''}>{parameters}"
 
 
-def _query(values: Mapping[str, int | str | None]) -> str:
-    pairs = [f"{name}={quote(str(value), safe='')}" for name, value in values.items() if value is not None]
+def _query(values: Mapping[str, int | str | None], rest: Rest) -> str:
+    known = [(name, value) for name, value in values.items() if value is not None]
+    pairs = [f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in (*known, *rest)]
     return "?" + "&".join(pairs) if pairs else ""

@@ -304,6 +304,14 @@ def test_referrers_are_filtered_by_type() -> None:
     assert pull == Referrers(repository=APP, digest=DIGEST, artifact_type="a/b+json")
 
 
+@pytest.mark.parametrize("path", ["/v2/_catalog", "/v2/a/tags/list", f"/v2/a/referrers/{DIGEST}"])
+def test_what_only_the_upstream_understands_is_kept(path: str) -> None:
+    """Else the Link of some upstreams (next_page=...) would lead to the first page for ever; ns is ours."""
+    pull = get(path, {"next_page": ["x=", "y"], "ns": ["docker.io"]})
+    assert isinstance(pull, TagsList | Catalog | Referrers)
+    assert pull.rest == (("next_page", "x="), ("next_page", "y"))
+
+
 @pytest.mark.parametrize(
     "path", [path_of(Ping()), "/v2/a/manifests/x", f"/v2/a/blobs/{DIGEST}", "/v2/_catalog"]
 )

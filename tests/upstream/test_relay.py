@@ -17,6 +17,10 @@ DIGEST = Digest.of(b"x")
         (Ping(), "/v2/"),
         (TagsList(repository=REPOSITORY), "/v2/team/app/tags/list"),
         (TagsList(repository=REPOSITORY, n=0, last="a&b"), "/v2/team/app/tags/list?n=0&last=a%26b"),
+        (
+            TagsList(repository=REPOSITORY, n=1, rest=(("a b", "c&d"),)),
+            "/v2/team/app/tags/list?n=1&a%20b=c%26d",
+        ),
         (Catalog(n=5), "/v2/_catalog?n=5"),
         (Referrers(repository=REPOSITORY, digest=DIGEST), f"/v2/team/app/referrers/{DIGEST}"),
         (
