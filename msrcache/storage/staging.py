@@ -191,7 +191,13 @@ class Staging:
         missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
         # Another replica may remove a parent that is empty for now: the caller tries again.
         with contextlib.suppress(FileNotFoundError):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError as error:  # also when it was there and then was not
+                if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+                    raise NotADirectoryError(
+                        errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)
+                    ) from error
         return missing
 
 

@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.calls import Calls, Deadlines, Retries
+from msrcache.storage.calls import Calls, Deadlines, Retries, TimedOut
 from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile, StreamContent
-from msrcache.storage.errors import Denied, ReadOnly, StorageError, Unavailable
+from msrcache.storage.errors import Denied, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.keys import check_key, check_prefix, is_key
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
@@ -36,6 +36,9 @@ PROBE: Final = "msrcache/probe/"
 
 RECHECK: Final = 60.0
 """Seconds after which a store that refused to be written is tried again."""
+
+SMALL: Final = 64 << 10
+"""Bytes that are copied from the page cache on the loop; more goes to a thread."""
 
 PIECE: Final = 64 << 20
 """Bytes given to a writer at once, so that its deadline is one of progress, not of size."""
@@ -83,8 +86,7 @@ class Store:
 
     def degraded(self) -> str | None:
         """What is wrong with the store, in words; None when all is well."""
-        refused = self._refused()
-        return str(refused) if refused is not None else self.calls.trouble()
+        return str(self._refusal[1]) if self._refusal is not None else self.calls.trouble()
 
     async def start(self) -> None:
         """Find out whether the store can be written, so that `writable` is right from the start.
@@ -92,9 +94,15 @@ class Store:
         Never raises StorageError: a store that is away makes a slow cache. degraded() then says why.
         """
         key = PROBE + secrets.token_hex(8)
+        if not self._allowed:
+            return
         try:
-            await self.put(key, b"")
-            await self.delete(key)
+            with self.writing():
+                for operation, call in (
+                    ("put", lambda: self.driver.put(key, b"")),
+                    ("delete", lambda: self.driver.delete(key)),
+                ):
+                    await self.calls.once(operation, key, call, deadline=self.deadlines.ask)
         except Denied as error:
             self._refuse(error)
         except StorageError:
@@ -156,10 +164,10 @@ class Store:
                     made = await self.calls.once(
                         "create", key, lambda: self.driver.create(key, data), deadline=self.deadlines.change
                     )
-                except Unavailable as error:
+                except (Unavailable, Stale) as error:
                     if await self._stands(key, data):
                         return True
-                    if not await self.calls.another(attempt, error):
+                    if isinstance(error, TimedOut) or not await self.calls.another(attempt, error):
                         raise
                     attempt += 1
                 else:
@@ -199,7 +207,7 @@ class Store:
 
     async def sweep(self, older_than: float) -> int:
         """As Driver."""
-        self._check_writable(PROBE + "sweep")
+        self._check_allowed("")
         with self.writing():
             return await self.calls.once(
                 "sweep", "", lambda: self.driver.sweep(older_than), deadline=self.deadlines.sweep
@@ -235,6 +243,9 @@ class Store:
 
     def _check_writable(self, key: str) -> None:
         check_key(self.name, key)
+        self._check_allowed(key)
+
+    def _check_allowed(self, key: str) -> None:
         if not self._allowed:
             raise ReadOnly(self.name, key, None, "storage.maintenance.readonly is on: nothing is stored")
         refused = self._refused()
@@ -256,12 +267,12 @@ class Store:
     async def _read(self, content: FileContent, key: str) -> bytes:
         """From the page cache at once; where it is not there, or the file system cannot tell, in a thread."""
         start, size = content.span.start, content.span.size
-        data = bytearray(size)
-        try:
-            if os.preadv(content.fd, [data], start, os.RWF_NOWAIT) == size:
-                return bytes(data)
-        except OSError:
-            pass  # EAGAIN, EOPNOTSUPP: the thread finds out whether it is more than that
+        if size <= SMALL:
+            data = bytearray(size)
+            # EAGAIN, EOPNOTSUPP: the thread finds out whether it is more than that.
+            with suppress(OSError):
+                if os.preadv(content.fd, [data], start, os.RWF_NOWAIT) == size:
+                    return bytes(data)
         loop = asyncio.get_running_loop()
         return await self.calls.once(
             "read",
