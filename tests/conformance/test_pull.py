@@ -95,5 +95,5 @@ async def test_the_verdicts_can_be_bad(tmp_path: Path, open_registry: RunningReg
         )
     assert found["read-only/pull/manifest-by-tag"] == ["FAIL"]
     assert found["read-only/pull/manifest-by-digest"] == ["FAIL"]
-    assert found["read-only/pull/blob-get"] == ["Pass", "FAIL"]
+    assert sorted(found["read-only/pull/blob-get"]) == ["FAIL", "Pass"]  # the suite keeps no order
     assert found["missing-manifest/by-tag"] == ["Pass"]

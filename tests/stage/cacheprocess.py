@@ -36,7 +36,8 @@ async def cache(
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(store)}},
         "http": {"addr": host},
-        "cache": {"upstreams": [dict(upstream)], **dict(settings or {})},
+        # no load balancer has to notice that it leaves
+        "cache": {"upstreams": [dict(upstream)], "drain": {"delay": "0s"}, **dict(settings or {})},
     }
     path = folder / "cache.yml"
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
