@@ -55,8 +55,8 @@ CLEANING = {
 """Cleaning up: an error comes behind it. In its place it would leave out what has to be done, as no failure does."""
 
 NOT_PLAYED = {
-    "self.run(lambda: _take_stock(self.path))": "the process does not start: tests of the spool's start",
-    "asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)": "the process is ending",
+    "self.run(lambda: _take_stock(self.path))": "before any pull: where it fails, the process does not start",
+    "asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)": "after the last pull: the process ends",
 }
 """Points outside the life of a pull, and why."""
 
