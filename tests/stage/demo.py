@@ -50,6 +50,7 @@ def environment(port: int, upstream: str, store: Path) -> dict[str, str]:
         "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",
         "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(store),
         "REGISTRY_PROXY_REMOTEURL": upstream,
+        "REGISTRY_CACHE_DRAIN_DELAY": "0s",  # Ctrl-C, and no load balancer that has to notice
     }
 
 
