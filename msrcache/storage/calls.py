@@ -4,8 +4,9 @@ Rules:
 1. Every call has a deadline. What timed out is not tried again: a store that hangs must cost a pull seconds, not
    minutes.
 2. Calls that may be repeated are tried again after Unavailable, with full jitter, and at once after Stale.
-3. The last failure of each kind (reading, writing) is the store's trouble until the next success of that kind, at
-   most for TROUBLE seconds. That something is not there is no failure.
+3. The last failure of each kind (reading, writing) is the store's trouble until the next success that proves that
+   kind, at most for TROUBLE seconds. That something is not there is no failure. Letting go of a writer, or deleting
+   what is not there, succeeds on a full or read-only disk too, and proves nothing.
 """
 
 import asyncio
@@ -32,6 +33,9 @@ TROUBLE: Final = 30.0
 """Seconds for which a failure is told."""
 
 _WRITING: Final = frozenset({"put", "create", "writer", "write", "commit", "abort", "delete", "sweep"})
+
+PROOFS: Final = frozenset({"put", "create", "commit"})
+"""The operations whose success shows that the store can be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +171,8 @@ class Calls:
 
     def _worked(self, operation: str) -> None:
         self._metrics.storage_calls_total.labels(operation, "ok").inc()
-        self._failures.pop(operation in _WRITING, None)
+        if operation in PROOFS or operation not in _WRITING:
+            self._failures.pop(operation in _WRITING, None)
 
     def _failed(self, operation: str, error: StorageError) -> StorageError:
         self._metrics.storage_calls_total.labels(operation, error.result).inc()

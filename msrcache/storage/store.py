@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.calls import Calls, Deadlines, Retries, TimedOut
+from msrcache.storage.calls import PROOFS, Calls, Deadlines, Retries, TimedOut
 from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile, StreamContent
 from msrcache.storage.errors import Denied, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.keys import check_key, check_prefix, is_key
@@ -97,7 +97,7 @@ class Store:
         if not self._allowed:
             return
         try:
-            with self.writing():
+            with self.writing("put"):
                 for operation, call in (
                     ("put", lambda: self.driver.put(key, b"")),
                     ("delete", lambda: self.driver.delete(key)),
@@ -148,7 +148,7 @@ class Store:
     async def put(self, key: str, data: bytes) -> None:
         """As Driver."""
         self._check_writable(key)
-        with self.writing():
+        with self.writing("put"):
             await self.calls.repeatedly(
                 "put", key, lambda: self.driver.put(key, data), deadline=self.deadlines.change
             )
@@ -158,7 +158,7 @@ class Store:
         """As Driver. `data` must be the caller's alone, else a lost reply may let two believe that they made it."""
         self._check_writable(key)
         attempt = 1
-        with self.writing():
+        with self.writing("create"):
             while True:
                 try:
                     made = await self.calls.once(
@@ -184,7 +184,7 @@ class Store:
         for key in keys:
             self._check_writable(key)
         if keys:
-            with self.writing():
+            with self.writing("delete"):
                 await self.calls.repeatedly(
                     "delete", keys[0], lambda: self.driver.delete(*keys), deadline=self.deadlines.change
                 )
@@ -208,7 +208,7 @@ class Store:
     async def sweep(self, older_than: float) -> int:
         """As Driver."""
         self._check_allowed("")
-        with self.writing():
+        with self.writing("sweep"):
             return await self.calls.once(
                 "sweep", "", lambda: self.driver.sweep(older_than), deadline=self.deadlines.sweep
             )
@@ -219,8 +219,8 @@ class Store:
         await self.driver.close()
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Remember a refusal, and forget it with the first write that succeeds."""
+    def writing(self, operation: str) -> Iterator[None]:
+        """Remember a refusal, and forget it with the first success that proves it wrong."""
         try:
             yield
         except ReadOnly as error:
@@ -230,7 +230,8 @@ class Store:
             if self._refusal is not None:
                 self._refuse(error)
             raise
-        self._refusal = None
+        if operation in PROOFS:
+            self._refusal = None
 
     def _refuse(self, error: StorageError) -> None:
         text = f"nothing can be stored, what is there is served; tried again every {RECHECK:g} s: {error.message}"
@@ -294,7 +295,7 @@ class StoreWriter:
         return f"<StoreWriter {self._writer!r}>"
 
     async def __aenter__(self) -> Self:
-        with self._store.writing():
+        with self._store.writing("writer"):
             await self._call("writer", self._writer.__aenter__, self._store.deadlines.change)
         return self
 
@@ -308,14 +309,14 @@ class StoreWriter:
         # An empty span is given on too: a writer that has ended refuses it.
         for start in range(span.start, max(span.stop, span.start + 1), PIECE):
             piece = Span(start, min(span.stop, start + PIECE))
-            with self._store.writing():
+            with self._store.writing("write"):
                 write = partial(self._writer.write, source, piece)
                 await self._call("write", write, self._store.deadlines.stall)
             self._store.calls.moved("written", piece.size)
 
     async def commit(self) -> ObjectInfo:
         """As Writer."""
-        with self._store.writing():
+        with self._store.writing("commit"):
             return await self._call("commit", self._writer.commit, self._store.deadlines.commit)
 
     async def abort(self) -> None:
