@@ -6,6 +6,7 @@ re-reads the configuration and the certificates, and a bad file keeps the old on
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 
 import uvloop
@@ -20,12 +21,17 @@ from msrcache.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds for which the loop's thread may keep the interpreter from those that write and hash. A batch changes hands
+three times on its way to a reader: with the default of 5 ms the first byte of a cold blob came 15 ms late."""
+
 
 def run(loaded: Loaded, again: Callable[[], Loaded]) -> int:
     """Serve until SIGTERM or SIGINT, then drain; SIGHUP re-reads. Returns the exit code. Raises CannotStart."""
     configure_logs(loaded.config)
     for problem in loaded.problems:
         log.warning(str(problem))
+    sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(loaded.config, again))
 
