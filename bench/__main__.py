@@ -20,7 +20,7 @@ from tests.stage.tools import PROJECT, find
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few pairs, small sizes: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="few pairs, small sizes: about three minutes")
     parser.add_argument("--only", help=f"some figures: {', '.join(FIGURES)}")
     given = parser.parse_args()
     absent = [name for name in ("nginx", "docker-registry", "registry", "wrk") if find(name) is None]

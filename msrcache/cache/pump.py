@@ -1,7 +1,8 @@
 """The pump: an upstream body into a spool file, written and hashed in threads, about a mebibyte at a time.
 
 Two sides share a short queue, so the network is read while the disk is written. A batch leaves when it is full or
-``LINGER`` after its first byte: large batches cost few thread switches, a short wait keeps the first byte early.
+``LINGER`` after its first byte, the first of all at once: large batches cost few thread switches, a reader's first
+byte waits for nothing.
 """
 
 import asyncio
