@@ -6,16 +6,15 @@ Reads the store only; asks nobody and writes nothing.
 from dataclasses import dataclass
 
 from msrcache.cache.layout import blob_key, parse_link, tag_link
+from msrcache.cache.links import LINK_LIMIT
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ManifestInvalid
-from msrcache.oci.manifest import children, media_type_of
+from msrcache.oci.manifest import LARGEST, children, media_type_of
 from msrcache.oci.names import Reference, Repository, Tag
 from msrcache.storage.errors import NotFound
 from msrcache.storage.store import Store
 
-LIMIT = 16 << 20
-LINK_LIMIT = 512
 DEPTH = 4
 """Indexes within indexes that are followed."""
 
@@ -78,7 +77,7 @@ async def _walk(store: Store, descriptor: Descriptor, parts: dict[Digest, Part],
 
 
 async def _manifest(store: Store, descriptor: Descriptor) -> tuple[Descriptor, tuple[Descriptor, ...]]:
-    data = await store.get(blob_key(descriptor.digest), LIMIT)
+    data = await store.get(blob_key(descriptor.digest), LARGEST)
     try:
         return Descriptor(media_type_of(data), descriptor.digest, len(data)), children(data)
     except ManifestInvalid:

@@ -19,7 +19,7 @@ from msrcache.cache.links import Links
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ManifestInvalid, ManifestUnknown
-from msrcache.oci.manifest import media_type_of
+from msrcache.oci.manifest import LARGEST, media_type_of
 from msrcache.oci.names import Tag
 from msrcache.oci.pulls import ManifestPull
 from msrcache.oci.registry import SERVICE, Manifest, Outcome, Registry, Resolution
@@ -27,8 +27,6 @@ from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.logs import get_logger
 
-LIMIT = 16 << 20
-"""Bytes of one manifest."""
 KEPT = 64 << 20
 """Bytes of all manifests kept in memory."""
 AWAITED = 10_000
@@ -120,7 +118,7 @@ class Manifests:
             self._kept.move_to_end(digest)
             return kept
         try:
-            data = await self._store.get(blob_key(digest), LIMIT)
+            data = await self._store.get(blob_key(digest), LARGEST)
         except NotFound:
             return None
         except StorageError as error:

@@ -129,7 +129,7 @@ class PullThrough:
             content, span = await self._open(pull, stack)
         except (RangeNotSatisfiable, RangeInvalid) as error:
             await self._admit(pull)  # first: 416 tells the size
-            raise RangeInvalid(_size_of(error)) from error
+            raise RangeInvalid(error.size) from error
         except StorageError as error:
             self._missed(pull, error)
             return None
@@ -257,10 +257,6 @@ class PullThrough:
         hasher = Hasher(pull.digest.algorithm) if source.span == Span.whole(size) else None
         body = await stack.enter_async_context(aclosing(verified(source.body, pull, hasher, size)))
         return replace(source, outcome=Outcome.PASS, body=body)
-
-
-def _size_of(error: RangeNotSatisfiable | RangeInvalid) -> int:
-    return error.size
 
 
 def _resolve(wanted: RangeRequest | None, size: int) -> Span:
