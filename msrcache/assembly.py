@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msrcache import __version__
+from msrcache.access.account import ByAccount
 from msrcache.access.asking import AskingGate
 from msrcache.access.basic import BasicGate, Checking
 from msrcache.access.buckets import Buckets
@@ -121,7 +122,7 @@ class Application:
         gate = await self._gate(asked, stack)
         await self._open_store(stack)
         await self._open_spool(stack)
-        self.pulls = self._pull_through(asked)
+        self.pulls = self._pull_through(self._fetching(asked))
         stack.push_async_callback(self.pulls.close)
         access_log = None
         if not config.log.accesslog.disabled:
@@ -165,6 +166,12 @@ class Application:
         if access.mode != "upstream" or not access.failures.per_minute:
             return self.upstream
         return Limited(self.upstream, refusals=Buckets(clock=self.clock, burst=access.failures.per_minute))
+
+    def _fetching(self, asked: Registry) -> Registry:
+        """Where a service account is to fetch what callers were admitted to by their own questions."""
+        access = self.config.access
+        wanted = access.mode == "upstream" and access.fetch == "account"
+        return ByAccount(asked) if wanted and any(e.username for e in self.config.upstreams) else asked
 
     async def _gate(self, upstream: Registry, stack: AsyncExitStack) -> AskingGate | BasicGate | OpenGate:
         access = self.config.access

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from tests.stage.engines import Containerd, Docker, containerd_daemon, docker_daemon
 from tests.stage.registries import Kind, RunningRegistry, registry
 from tests.stage.tokens import TokenServer, token_server
+
+# Hypothesis without its time limits: on a busy machine they are timed assertions.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

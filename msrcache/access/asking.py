@@ -33,12 +33,14 @@ Subject = tuple[str, ...]
 class AskingRight:
     """One caller's right during one request; implements Right."""
 
-    __slots__ = ("_gate", "_name", "caller")
+    __slots__ = ("_gate", "_name", "caller", "lent")
 
     def __init__(self, gate: "AskingGate", caller: Caller) -> None:
         self._gate = gate
         self._name = ""
         self.caller = caller
+        self.lent = False
+        """Whether the service account fetches for it: what it then gets is no yes to this caller."""
 
     def __repr__(self) -> str:
         return f"<AskingRight {self.caller.address}>"
@@ -61,7 +63,8 @@ class AskingRight:
 
     def granted(self, repository: Repository) -> None:
         """As Right.granted."""
-        self._gate.verdicts.remember((self.name, repository), expiry=expiry_of(self.credential))
+        if not self.lent:
+            self._gate.verdicts.remember((self.name, repository), expiry=expiry_of(self.credential))
 
     def known(self, pull: Pull) -> bool:
         """Whether a yes to this caller for the pull's repository is remembered, be it for grace only."""

@@ -44,6 +44,7 @@ from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
+from msrcache.telemetry.trail import Trail
 
 log = get_logger(__name__)
 
@@ -133,6 +134,7 @@ class Fill:
         self.started = kitchen.clock.monotonic()
         self.holders = 0
         self.closed = False
+        self.trail = Trail()
         self._kitchen = kitchen
         self._hasher = Hasher(pull.digest.algorithm)
         self._error: BaseException | None = None

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from msrcache.cache.fill import Fill, Kitchen
 from msrcache.oci.digest import Digest
 from msrcache.oci.pulls import BlobPull
+from msrcache.telemetry.trail import TRAIL
 
 PUBLISHED_WITHIN = 10.0
 """Seconds for which leaving waits for blobs that are all here and on their way into the store."""
@@ -82,6 +83,7 @@ class Fills:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, fill: Fill) -> None:
+        TRAIL.set(fill.trail)  # it outlives the request that opened it
         metrics = self._kitchen.metrics
         metrics.fills_queued.inc()
         try:

@@ -32,6 +32,7 @@ from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Outcome, Re
 from msrcache.storage.driver import Content
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
+from msrcache.telemetry.trail import TRAIL
 
 FAR = 32 << 20
 """Bytes beyond the tail from which a range is passed through instead of waited for."""
@@ -202,6 +203,8 @@ class PullThrough:
             fill, outcome = self._board(pull)
             hold = await stack.enter_async_context(AsyncExitStack())
             await hold.enter_async_context(fill.held())
+            if (trail := TRAIL.get()) is not None:
+                trail.follow(fill.trail)
             if outcome is Outcome.JOINED:
                 await self._admit_joiner(pull, fill)
             try:

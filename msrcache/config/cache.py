@@ -32,7 +32,7 @@ class UpstreamEntry(Section):
     url: Url
     """https://host:port, with a path where the registry stands below one."""
     username: str = ""
-    """The service account that fetches; empty: the caller's own credential does."""
+    """The service account that fetches; empty: in mode upstream the caller's own credential does."""
     password: SecretStr | None = None
     """Its password."""
     password_file: FilePath | None = None
@@ -83,6 +83,8 @@ class AccessSection(Section):
     """How long a yes of the upstream is remembered per caller and repository; a no never is."""
     grace: Seconds = 300.0
     """How long a yes still counts while the upstream cannot be asked."""
+    fetch: Literal["account", "caller"] = "account"
+    """Mode upstream: account: the upstream's username, where it has one, fetches what the caller was admitted to."""
     failures: FailuresSection = FailuresSection()
 
 

@@ -35,6 +35,7 @@ from msrcache.server.tls import TlsContext, TlsProblem
 from msrcache.telemetry.clock import Clock, SystemClock
 from msrcache.telemetry.logs import REQUEST_ID, get_logger
 from msrcache.telemetry.metrics import Metrics
+from msrcache.telemetry.trail import TRAIL
 
 CUT_WITHIN = 5.0
 """Seconds for handlers to end after their connections were cut."""
@@ -225,8 +226,9 @@ class Service:
         self, request: web.BaseRequest, route: Callable[[Exchange], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         exchange = open_exchange(request, self._settings, self._around.clock)
-        # Each request runs in a task of its own, so this is set for it alone.
+        # Each request runs in a task of its own, so these are set for it alone.
         REQUEST_ID.set(exchange.request_id)
+        TRAIL.set(exchange.trail)
         exchange.closing = self._around.health.state is State.DRAINING
         self._active += 1
         try:

@@ -4,7 +4,7 @@ log at the end.
 Not here: how it is answered (handlers, deliver).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from msrcache.server.forwarded import origin, request_id
 from msrcache.server.settings import ServerSettings
 from msrcache.telemetry.accesslog import AccessRecord
 from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.trail import Trail
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class Exchange:
     """Whether the connection ends with this answer."""
     quiet: bool = False
     """Whether this is a probe, of which only failures are logged."""
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def request_id(self) -> str:
@@ -91,4 +93,5 @@ def record(exchange: Exchange, identity: str, duration: float) -> AccessRecord:
         repository=str(getattr(pull, "repository", "")),
         reference=str(reference or ""),
         outcome=exchange.outcome or "",
+        upstream=str(exchange.trail),
     )

@@ -43,7 +43,7 @@ class AccessRecord:
     """What is told of one request, durations in seconds; not frozen, since that triples its price.
 
     `caller` is what Gate.identity gives (an account or a short keyed hash, "-" for nobody); `path` has its
-    query.
+    query; `upstream` names those that were asked for it, or that its fill came from: none for a pure hit.
     """
 
     started: float  # seconds since the epoch

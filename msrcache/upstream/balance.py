@@ -25,6 +25,7 @@ from msrcache.oci.pulls import BlobPull, ManifestPull, Relayed
 from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Registry, Resolution
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
+from msrcache.telemetry.trail import TRAIL
 from msrcache.upstream.breaker import Ask, Away, Breaker, NextRound, Verdict, choose, ended, started
 from msrcache.upstream.failover import FailoverBody, Opened, open_blob
 from msrcache.upstream.retry import Random, jittered
@@ -174,6 +175,8 @@ class Balanced:
 
     async def _attempt(self, choice: Ask, call: Callable[[NamedRegistry], Awaitable[T]]) -> T:
         began = self._clock.monotonic()
+        if (trail := TRAIL.get()) is not None:
+            trail.asked(self._upstreams[choice.index].name)
         verdict = Verdict.NOTHING
         self._breakers[choice.index] = started(self._breakers[choice.index], probe=choice.probe)
         try:

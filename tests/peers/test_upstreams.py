@@ -58,6 +58,43 @@ async def test_accounts_at_the_cache_and_one_at_the_upstream(
     assert {asked.account for asked in tokens.ledger} == {"alice"}
 
 
+async def test_a_service_account_fetches_what_the_caller_was_admitted_to(
+    tmp_path: Path, tokens: TokenServer, any_registry: Kind
+) -> None:
+    """Mode upstream with an account: the caller's own token asks, the account's fetches; Bob gets nothing by it."""
+    image = images.simple_image(2, seed=41)
+    async with registry(any_registry, tmp_path / "registry", tokens=tokens) as upstream:
+        await push(upstream.url, "shared/app", image, "1", user=ALICE.user, password=ALICE.password)
+        await push(upstream.url, "alice/app", image, "1", user=ALICE.user, password=ALICE.password)
+        entry = {"url": upstream.url, "username": ALICE.user, "password": ALICE.password}
+        async with cache(tmp_path / "cache", entry) as running:
+            reference = f"{running.host}/shared/app:1"
+            tokens.ledger.clear()
+            copied = await clients.skopeo_copy(reference, tmp_path / "bob", account=BOB)
+            assert {digest[7:] for digest in image.all_blobs()} <= {file.name for file in copied.iterdir()}
+            assert {asked.account for asked in tokens.ledger} == {BOB.user, ALICE.user}
+            for account in (BOB, None, Account(ALICE.user, "wrong")):
+                with pytest.raises(ClientFailedError, match=r"(?i)unauthorized|denied|401|403"):
+                    await clients.skopeo_copy(
+                        f"{running.host}/alice/app:1", tmp_path / "refused", account=account
+                    )
+            await clients.skopeo_copy(f"{running.host}/alice/app:1", tmp_path / "alice", account=ALICE)
+            assert ALICE.password not in running.process.said(1_000_000)
+
+
+async def test_an_account_that_may_not_read_leaves_it_to_the_caller(
+    tmp_path: Path, tokens: TokenServer
+) -> None:
+    """The service account is refused Alice's repository: her own credential fetches, and the log says so."""
+    image = images.simple_image(2, seed=42)
+    async with registry(Kind.V2, tmp_path / "registry", tokens=tokens) as upstream:
+        await push(upstream.url, "alice/app", image, "1", user=ALICE.user, password=ALICE.password)
+        entry = {"url": upstream.url, "username": BOB.user, "password": BOB.password}
+        async with cache(tmp_path / "cache", entry) as running:
+            await clients.skopeo_copy(f"{running.host}/alice/app:1", tmp_path / "alice", account=ALICE)
+            assert "the service account may not read" in running.process.said(1_000_000)
+
+
 async def test_a_warm_pull_costs_the_upstream_one_head(
     tmp_path: Path, open_registry: RunningRegistry
 ) -> None:

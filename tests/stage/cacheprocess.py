@@ -27,8 +27,11 @@ async def cache(
     *,
     data: Path | None = None,
     settings: Mapping[str, object] | None = None,
+    sections: Mapping[str, object] | None = None,
 ) -> AsyncIterator[RunningCache]:
-    """A cache of one upstream (an entry of cache.upstreams); settings are added to the `cache` section."""
+    """A cache of one upstream (an entry of cache.upstreams); settings are added to the `cache` section, sections
+    replace others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
     store = data or folder / "data"
@@ -38,7 +41,7 @@ async def cache(
         "http": {"addr": host},
         # no load balancer has to notice that it leaves
         "cache": {"upstreams": [dict(upstream)], "drain": {"delay": "0s"}, **dict(settings or {})},
-    }
+    } | dict(sections or {})
     path = folder / "cache.yml"
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
     url = f"http://{host}"
