@@ -46,10 +46,11 @@ from msrcache.server.binding import ListenFailed
 from msrcache.server.checks import Checks
 from msrcache.server.settings import ServerSettings
 from msrcache.server.tls import TlsProblem
+from msrcache.storage.breaker import BreakerSettings
 from msrcache.storage.drivers import open_driver
 from msrcache.storage.errors import StorageError
 from msrcache.storage.parameters import ParameterError
-from msrcache.storage.store import Store
+from msrcache.storage.store import Store, StoreSettings
 from msrcache.telemetry.accesslog import AccessFormat, AccessLog
 from msrcache.telemetry.clock import SystemClock
 from msrcache.telemetry.lines import LineWriter
@@ -216,10 +217,12 @@ class Application:
         )
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
-        section = self.config.storage
-        self.store = Store(
-            open_driver(section), metrics=self.metrics, clock=self.clock, writable=not section.readonly
+        section, breaker = self.config.storage, self.config.cache.storage.breaker
+        settings = StoreSettings(
+            breaker=BreakerSettings(failures=breaker.failures, open_for=breaker.open),
+            writable=not section.readonly,
         )
+        self.store = Store(open_driver(section), metrics=self.metrics, clock=self.clock, settings=settings)
         stack.push_async_callback(self.store.close)
         await self.store.start()
         await _in_background(stack, self._look_after_store())
@@ -278,7 +281,12 @@ class Application:
 async def inspected(config: Config, reference: ImageReference) -> list[Part]:
     """What the configured store holds of an image. Raises StorageError, CannotStart."""
     try:
-        store = Store(open_driver(config.storage), metrics=Metrics(), clock=SystemClock(), writable=False)
+        store = Store(
+            open_driver(config.storage),
+            metrics=Metrics(),
+            clock=SystemClock(),
+            settings=StoreSettings(writable=False),
+        )
     except ParameterError as error:
         raise CannotStart(str(error)) from error
     try:

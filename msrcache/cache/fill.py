@@ -39,7 +39,7 @@ from msrcache.oci.errors import (
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere, Registry
-from msrcache.storage.errors import StorageError
+from msrcache.storage.errors import LeftAlone, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
@@ -263,9 +263,8 @@ class Fill:
             kitchen.metrics.readafterwrite_failures_total.inc()
             log.error("blob not visible after it was stored", digest=str(self.digest), error=str(error))
         except StorageError as error:
-            log.error(
-                "blob not stored: the next pull fetches it again", digest=str(self.digest), error=str(error)
-            )
+            tell = log.debug if isinstance(error, LeftAlone) else log.error
+            tell("blob not stored: the next pull fetches it again", digest=str(self.digest), error=str(error))
         except (Spilled, RegistryError):
             return  # the fill failed, and says so itself
         else:

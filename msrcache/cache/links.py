@@ -10,7 +10,7 @@ from collections import OrderedDict
 from msrcache.cache.layout import layer_link, parse_link, revision_link, tag_index_link, tag_link
 from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository, Tag
-from msrcache.storage.errors import NotFound, StorageError
+from msrcache.storage.errors import LeftAlone, NotFound, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
@@ -73,7 +73,7 @@ class Links:
     async def _read(self, key: str) -> Digest | None:
         try:
             digest = parse_link(await self._store.get(key, LINK_LIMIT))
-        except NotFound:
+        except (NotFound, LeftAlone):
             return None
         except StorageError as error:
             log.warning("link not read, asking the upstream instead", key=key, error=str(error))
@@ -87,6 +87,8 @@ class Links:
             return True
         try:
             await self._store.put(key, str(digest).encode())
+        except LeftAlone:
+            return False  # that the store is left alone is told once, not for each link
         except StorageError as error:
             log.warning("link not written: the next pull asks the upstream again", key=key, error=str(error))
             return False

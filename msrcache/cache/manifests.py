@@ -23,7 +23,7 @@ from msrcache.oci.manifest import LARGEST, media_type_of
 from msrcache.oci.names import Tag
 from msrcache.oci.pulls import ManifestPull
 from msrcache.oci.registry import SERVICE, Manifest, Outcome, Registry, Resolution
-from msrcache.storage.errors import NotFound, StorageError
+from msrcache.storage.errors import LeftAlone, NotFound, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.logs import get_logger
 
@@ -119,7 +119,7 @@ class Manifests:
             return kept
         try:
             data = await self._store.get(blob_key(digest), LARGEST)
-        except NotFound:
+        except (NotFound, LeftAlone):
             return None
         except StorageError as error:
             log.warning("manifest not read from the store, fetching it", digest=str(digest), error=str(error))
@@ -161,9 +161,8 @@ class Manifests:
             if len(self._unstored) > AWAITED:
                 self._unstored.clear()
             self._unstored.add(digest)
-            log.error(
-                "manifest not stored: the next pull fetches it again", digest=str(digest), error=str(error)
-            )
+            tell = log.debug if isinstance(error, LeftAlone) else log.error
+            tell("manifest not stored: the next pull fetches it again", digest=str(digest), error=str(error))
         finally:
             self._storing.pop(digest, None)
 

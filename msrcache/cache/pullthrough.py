@@ -30,7 +30,7 @@ from msrcache.oci.pulls import BlobPull, Catalog, ManifestPull, Ping, Referrers,
 from msrcache.oci.ranges import RangeRequest, Span
 from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Outcome, Resolution
 from msrcache.storage.driver import Content
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError
+from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import TRAIL
 
@@ -175,7 +175,7 @@ class PullThrough:
             await self._admit(pull)
 
     def _missed(self, pull: BlobPull, error: StorageError) -> None:
-        if not isinstance(error, NotFound):
+        if not isinstance(error, NotFound | LeftAlone):
             log.warning(
                 "blob not read from the store, fetching it", digest=str(pull.digest), error=str(error)
             )

@@ -89,7 +89,7 @@ class AccessSection(Section):
 
 
 class BreakerSection(Section):
-    """When an upstream is left alone for a while."""
+    """When an upstream, or the store, is left alone for a while."""
 
     failures: Positive = 5
     """Failures in a row that open the breaker."""
@@ -160,6 +160,12 @@ class LeaseSection(Section):
     """Blobs of at most this size are fetched by each replica, because asking the others costs more."""
 
 
+class StoreSection(Section):
+    """What is expected of the store, and what is done when it is sick."""
+
+    breaker: BreakerSection = BreakerSection()
+
+
 class VerifySection(Section):
     """The look at a blob after it was stored."""
 
@@ -197,5 +203,6 @@ class CacheSection(Section):
     catalog: Literal["upstream", "store"] = "upstream"
     """Who answers _catalog."""
     lease: LeaseSection = LeaseSection()
+    storage: StoreSection = StoreSection()
     verify: VerifySection = VerifySection()
     metrics: MetricsSection = MetricsSection()

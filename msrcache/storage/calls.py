@@ -7,6 +7,8 @@ Rules:
 3. The last failure of each kind (reading, writing) is the store's trouble until the next success that proves that
    kind, at most for TROUBLE seconds. That something is not there is no failure. Letting go of a writer, or deleting
    what is not there, succeeds on a full or read-only disk too, and proves nothing.
+4. While the store is left alone (`breaker`) a call is refused at once. What is under way goes on: the rest of a body
+   is read, and a writer is let go of.
 """
 
 import asyncio
@@ -16,7 +18,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from msrcache.storage.breaker import PROOFS, WRITES
 from msrcache.storage.errors import (
+    LeftAlone,
     NotFound,
     RangeNotSatisfiable,
     Stale,
@@ -24,6 +28,7 @@ from msrcache.storage.errors import (
     Unavailable,
     from_os_error,
 )
+from msrcache.storage.guard import Guard
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
 
@@ -32,10 +37,8 @@ T = TypeVar("T")
 TROUBLE: Final = 30.0
 """Seconds for which a failure is told."""
 
-_WRITING: Final = frozenset({"put", "create", "writer", "write", "commit", "abort", "delete", "sweep"})
-
-PROOFS: Final = frozenset({"put", "create", "commit"})
-"""The operations whose success shows that the store can be written."""
+_GOES_ON: Final = frozenset({"abort", "read"})
+"""The operations that end what was begun: they are never refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +84,12 @@ class TimedOut(Unavailable):
 class Calls:
     """Makes the calls of one store."""
 
-    def __init__(self, driver: str, *, metrics: Metrics, clock: Clock, retries: Retries) -> None:
+    def __init__(
+        self, driver: str, *, metrics: Metrics, clock: Clock, retries: Retries, guard: Guard | None = None
+    ) -> None:
+        """Without a guard no call is refused."""
         self._driver = driver
+        self._guard = guard
         self._metrics = metrics
         self._clock = clock
         self._retries = retries
@@ -93,6 +100,13 @@ class Calls:
 
     async def once(self, operation: str, key: str, call: Callable[[], Awaitable[T]], *, deadline: float) -> T:
         """One attempt. Raises StorageError; the deadline becomes TimedOut."""
+        self._check(operation, key)
+        return await self.attempt(operation, key, call, deadline=deadline)
+
+    async def attempt(
+        self, operation: str, key: str, call: Callable[[], Awaitable[T]], *, deadline: float
+    ) -> T:
+        """As once, whether the store is left alone or not."""
         started = self._clock.monotonic()
         try:
             async with self._failing(operation, key, deadline=deadline):
@@ -110,7 +124,7 @@ class Calls:
         while True:
             try:
                 return await self.once(operation, key, call, deadline=deadline)
-            except TimedOut:
+            except (TimedOut, LeftAlone):
                 raise
             except (Unavailable, Stale) as error:
                 if not await self.another(attempt, error):
@@ -128,6 +142,7 @@ class Calls:
         self, operation: str, key: str, items: AsyncIterator[T], *, deadline: float
     ) -> AsyncGenerator[T, None]:
         """The items of a listing or a body, one call in all; the deadline holds for each pause."""
+        self._check(operation, key)
         started = self._clock.monotonic()
         try:
             while True:
@@ -163,21 +178,29 @@ class Calls:
             text = f"{operation} was not done within {deadline:g} s"
             raise self._failed(operation, TimedOut(self._driver, key, None, text)) from error
         except OSError as error:
-            failure = from_os_error(self._driver, key, error, writing=operation in _WRITING)
+            failure = from_os_error(self._driver, key, error, writing=operation in WRITES)
             raise self._failed(operation, failure) from error
         except StorageError as error:
             self._failed(operation, error)
             raise
 
+    def _check(self, operation: str, key: str) -> None:
+        if self._guard is not None and operation not in _GOES_ON:
+            self._guard.check(operation, key)
+
     def _worked(self, operation: str) -> None:
+        if self._guard is not None:
+            self._guard.note(operation, None)
         self._metrics.storage_calls_total.labels(operation, "ok").inc()
-        if operation in PROOFS or operation not in _WRITING:
-            self._failures.pop(operation in _WRITING, None)
+        if operation in PROOFS or operation not in WRITES:
+            self._failures.pop(operation in WRITES, None)
 
     def _failed(self, operation: str, error: StorageError) -> StorageError:
+        if self._guard is not None:
+            self._guard.note(operation, error)
         self._metrics.storage_calls_total.labels(operation, error.result).inc()
         if isinstance(error, NotFound | RangeNotSatisfiable):
-            self._failures.pop(operation in _WRITING, None)
+            self._failures.pop(operation in WRITES, None)
         else:
-            self._failures[operation in _WRITING] = (self._clock.monotonic(), error)
+            self._failures[operation in WRITES] = (self._clock.monotonic(), error)
         return error

@@ -7,7 +7,9 @@ StorageError             anything else; the key, the driver and the cause are al
 ├── Denied               the store knows us and does not let us
 ├── ReadOnly             the store cannot be written
 ├── NoSpace              the disk or the quota is full
+├── Unusable             not as it is configured: no such bucket, expired credentials, another region
 ├── Unavailable          the store could not be asked now; trying again may help
+│   └── LeftAlone        it was not asked: it failed too often just now, and is probed until it answers
 └── Stale                a file handle that the file server has forgotten; opening anew helps
 
 Caught in `cache` only: a failed read is a miss, a failed write is counted, and the client gets its bytes.
@@ -84,6 +86,14 @@ class NoSpace(StorageError):
     result = "nospace"
 
 
+class Unusable(StorageError):
+    """The store cannot be used as it is configured, whatever is asked of it: its bucket is gone, its credentials have
+    expired, it stands in another region. Somebody has to act, and then it works without a restart.
+    """
+
+    result = "unusable"
+
+
 class Unavailable(StorageError):
     """The store cannot be asked now. `retry_after` in seconds where the service said it."""
 
@@ -100,6 +110,12 @@ class Unavailable(StorageError):
     ) -> None:
         super().__init__(driver, key, cause, message)
         self.retry_after = retry_after
+
+
+class LeftAlone(Unavailable):
+    """The store was not asked, because it failed too often just now."""
+
+    result = "skipped"
 
 
 class Stale(StorageError):

@@ -5,6 +5,8 @@ Rules:
 2. Every call has a deadline (`calls`); bodies have none, but each pause in one has.
 3. A create whose reply was lost is settled by reading back, so its data must be the creator's alone (a nonce).
 4. A store that refused a write as read-only is not asked to write again for RECHECK seconds.
+5. A store that failed too often in a row is left alone (`breaker`): reads are misses at once, writes are skipped. It is
+   probed below PROBE until it answers.
 
 Not here: what is stored under which key, and digests.
 """
@@ -16,15 +18,17 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.calls import PROOFS, Calls, Deadlines, Retries, TimedOut
+from msrcache.storage.breaker import PROOFS, BreakerSettings, Side
+from msrcache.storage.calls import Calls, Deadlines, Retries, TimedOut
 from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile, StreamContent
-from msrcache.storage.errors import Denied, ReadOnly, Stale, StorageError, Unavailable
+from msrcache.storage.errors import Denied, LeftAlone, NotFound, ReadOnly, Stale, StorageError, Unavailable
+from msrcache.storage.guard import Guard
 from msrcache.storage.keys import check_key, check_prefix, is_key
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
@@ -32,7 +36,7 @@ from msrcache.telemetry.metrics import Metrics
 T = TypeVar("T")
 
 PROBE: Final = "msrcache/probe/"
-"""Below it, start() tries to write."""
+"""Below it stands what finds out how the store is; removed at once."""
 
 RECHECK: Final = 60.0
 """Seconds after which a store that refused to be written is tried again."""
@@ -44,6 +48,16 @@ PIECE: Final = 64 << 20
 """Bytes given to a writer at once, so that its deadline is one of progress, not of size."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """How patient a store is. `writable` False: the operator allows no writes (storage.maintenance.readonly)."""
+
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    retries: Retries = field(default_factory=Retries)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    writable: bool = True
+
+
 class Store:
     """Implements Driver's ten methods over a driver, and get()."""
 
@@ -53,17 +67,20 @@ class Store:
         *,
         metrics: Metrics,
         clock: Clock,
-        deadlines: Deadlines | None = None,
-        retries: Retries | None = None,
-        writable: bool = True,
+        settings: StoreSettings | None = None,
     ) -> None:
-        """`writable=False`: the operator allows no writes (storage.maintenance.readonly)."""
+        settings = settings or StoreSettings()
         self.driver = driver
         self.name = driver.name
         self._clock = clock
-        self.deadlines = deadlines or Deadlines()
-        self.calls = Calls(driver.name, metrics=metrics, clock=clock, retries=retries or Retries())
-        self._allowed = writable
+        self.deadlines = settings.deadlines
+        self._guard = Guard(driver.name, settings.breaker, metrics=metrics)
+        self._guard.probe_with({Side.READING: self._probe_reading, Side.WRITING: self._probe_writing})
+        self.calls = Calls(
+            driver.name, metrics=metrics, clock=clock, retries=settings.retries, guard=self._guard
+        )
+        self._probe_key = PROBE + secrets.token_hex(8)
+        self._allowed = settings.writable
         self._refusal: tuple[float, StorageError] | None = None
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="store-get")
 
@@ -86,23 +103,20 @@ class Store:
 
     def degraded(self) -> str | None:
         """What is wrong with the store, in words; None when all is well."""
-        return str(self._refusal[1]) if self._refusal is not None else self.calls.trouble()
+        if self._refusal is not None:
+            return str(self._refusal[1])
+        return self._guard.trouble() or self.calls.trouble()
 
     async def start(self) -> None:
         """Find out whether the store can be written, so that `writable` is right from the start.
 
         Never raises StorageError: a store that is away makes a slow cache. degraded() then says why.
         """
-        key = PROBE + secrets.token_hex(8)
         if not self._allowed:
             return
         try:
             with self.writing("put"):
-                for operation, call in (
-                    ("put", lambda: self.driver.put(key, b"")),
-                    ("delete", lambda: self.driver.delete(key)),
-                ):
-                    await self.calls.once(operation, key, call, deadline=self.deadlines.ask)
+                await self._probe_writing()
         except Denied as error:
             self._refuse(error)
         except StorageError:
@@ -164,6 +178,8 @@ class Store:
                     made = await self.calls.once(
                         "create", key, lambda: self.driver.create(key, data), deadline=self.deadlines.change
                     )
+                except LeftAlone:
+                    raise
                 except (Unavailable, Stale) as error:
                     if await self._stands(key, data):
                         return True
@@ -216,6 +232,7 @@ class Store:
     async def close(self) -> None:
         """As Driver."""
         self._readers.shutdown(wait=False)
+        await self._guard.close()
         await self.driver.close()
 
     @contextmanager
@@ -252,6 +269,17 @@ class Store:
         refused = self._refused()
         if refused is not None:
             raise ReadOnly(self.name, key, refused.cause, refused.message)
+
+    async def _probe_reading(self) -> None:
+        """Ask for what is never there: that it is missing is the answer of a store that is well."""
+        key, ask = self._probe_key, self.deadlines.ask
+        with suppress(NotFound):
+            await self.calls.attempt("stat", key, lambda: self.driver.stat(key), deadline=ask)
+
+    async def _probe_writing(self) -> None:
+        key, ask = self._probe_key, self.deadlines.ask
+        await self.calls.attempt("put", key, lambda: self.driver.put(key, b""), deadline=ask)
+        await self.calls.attempt("delete", key, lambda: self.driver.delete(key), deadline=ask)
 
     async def _stands(self, key: str, data: bytes) -> bool:
         """Whether what stands there is what we were to create; a store that cannot tell has not confirmed it."""

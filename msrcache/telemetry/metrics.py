@@ -129,6 +129,12 @@ TABLE: tuple[Row, ...] = (
     ),
     _seconds("storage_seconds", _WAIT, "How long calls to the store took.", "operation"),
     _counter("storage_bytes_total", "bytes", "Bytes read from and written to the store.", "direction"),
+    _gauge(
+        "storage_breaker_open",
+        "0 or 1",
+        "Whether the store is left alone because it failed, for reading and for writing.",
+        "side",
+    ),
     _counter("readafterwrite_failures_total", "objects", "Objects not found right after their commit."),
     _counter(
         "verdicts_total",
@@ -178,6 +184,7 @@ class Metrics:
     storage_calls_total: Counter
     storage_seconds: Histogram
     storage_bytes_total: Counter
+    storage_breaker_open: Gauge
     readafterwrite_failures_total: Counter
     verdicts_total: Counter
     questions_total: Counter

@@ -14,7 +14,7 @@ from msrcache.storage.calls import Deadlines, Retries, TimedOut
 from msrcache.storage.errors import Denied, KeyInvalid, NotFound, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.filesystem import Filesystem
 from msrcache.storage.memory import Contents, Memory
-from msrcache.storage.store import RECHECK, Store
+from msrcache.storage.store import RECHECK, Store, StoreSettings
 from msrcache.telemetry.metrics import Metrics
 from tests.contract.harness import Spooler, read, write
 from tests.stage.clock import FakeClock
@@ -75,9 +75,9 @@ class Bench:
             Memory(self.contents, faults=self.faults),
             metrics=self.metrics,
             clock=self.clock,
-            deadlines=deadlines,
-            retries=Retries(base=0.0),
-            writable=writable,
+            settings=StoreSettings(
+                deadlines=deadlines or Deadlines(), retries=Retries(base=0.0), writable=writable
+            ),
         )
 
     def writable(self) -> bool:
