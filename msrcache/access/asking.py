@@ -33,7 +33,7 @@ Subject = tuple[str, ...]
 class AskingRight:
     """One caller's right during one request; implements Right."""
 
-    __slots__ = ("_gate", "_name", "caller", "lent")
+    __slots__ = ("_gate", "_name", "caller", "graced", "lent")
 
     def __init__(self, gate: "AskingGate", caller: Caller) -> None:
         self._gate = gate
@@ -41,6 +41,8 @@ class AskingRight:
         self.caller = caller
         self.lent = False
         """Whether the service account fetches for it: what it then gets is no yes to this caller."""
+        self.graced = False
+        """As Right.graced."""
 
     def __repr__(self) -> str:
         return f"<AskingRight {self.caller.address}>"
@@ -130,6 +132,7 @@ class AskingGate:
     async def decide(self, right: AskingRight, pull: Pull, *, unreachable: bool) -> bool:
         """What Right.ask promises."""
         standing = self.verdicts.standing(_key(right, pull))
+        right.graced = False
         if standing is Standing.FRESH:
             self._told["remembered"].inc()
             return False
@@ -142,6 +145,7 @@ class AskingGate:
             # Looked at again: a no to this caller may have come while this question was waiting.
             if graced and right.known(pull):
                 self._told["grace"].inc()
+                right.graced = True
                 return False
             self._told["unavailable"].inc()
             raise

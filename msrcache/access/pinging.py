@@ -24,6 +24,7 @@ class Anonymous:
     """The right of somebody without a credential; implements Right, and is put to no decision."""
 
     credential: Credential = field(default_factory=Credential)
+    graced: bool = False
 
     async def ask(self, pull: Pull, *, unreachable: bool = False) -> bool:
         """Nothing is decided by it: it is only ever put to the upstream."""

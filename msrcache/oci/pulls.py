@@ -33,17 +33,25 @@ Rest = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What every pull carries: by whose right it is made, the request's id, the registry `?ns=` names."""
+    """What every pull carries: by whose right it is made, the request's id, the client's address ("": unknown),
+    the registry `?ns=` names.
+    """
 
     kind: ClassVar[str]
 
     right: Right = SERVICE
     request_id: str = ""
+    address: str = ""
     namespace: str | None = None
 
-    def by(self, right: Right, *, request_id: str | None = None) -> Self:
-        """The same pull, made by that right; the request's id is kept where none is given."""
-        return replace(self, right=right, request_id=self.request_id if request_id is None else request_id)
+    def by(self, right: Right, *, request_id: str | None = None, address: str | None = None) -> Self:
+        """The same pull, made by that right; the request's id and the address are kept where none is given."""
+        return replace(
+            self,
+            right=right,
+            request_id=self.request_id if request_id is None else request_id,
+            address=self.address if address is None else address,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,12 @@ class Right(Protocol):
     def credential(self) -> Credential | None:
         """What the upstream is asked with: the caller's own; None is the upstream's service account."""
 
+    @property
+    def graced(self) -> bool:
+        """Whether the last `ask` was answered by grace, the upstream being away: then nothing may be given away that
+        outlives this request, as a signed URL would.
+        """
+
     async def ask(self, pull: "Pull", *, unreachable: bool = False) -> bool:
         """Returns when the caller may read from the pull's repository.
 
@@ -47,6 +53,7 @@ class _Service:
     """The cache itself: may read all that the upstream's service account may."""
 
     credential: None = None
+    graced: bool = False
 
     async def ask(self, pull: "Pull", *, unreachable: bool = False) -> bool:
         return False

@@ -54,7 +54,7 @@ class Handlers:
 
     async def _blob(self, exchange: Exchange, pull: BlobPull) -> web.StreamResponse:
         right = await self._gate.admit(exchange.caller, pull)
-        pull = pull.by(right, request_id=exchange.request_id)
+        pull = pull.by(right, request_id=exchange.request_id, address=exchange.caller.address)
         if pull.head or "If-None-Match" in exchange.request.headers:
             return await self._resolved(exchange, pull)
         async with self._registry.blob(pull) as blob:

@@ -131,8 +131,12 @@ class Driver(Protocol):
         """
         ...
 
-    async def presign(self, key: str, ttl: float) -> str | None:
-        """A GET URL for `ttl` seconds that honours Range and needs no header, or None."""
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        """A GET URL for `ttl` seconds that honours Range and needs no header, or None.
+
+        Signed here: the service is not asked, not even whether the object is there. `endpoint` (scheme, host,
+        port) is where the one who gets the URL reaches the service; empty: where we do.
+        """
         ...
 
     async def sweep(self, older_than: float) -> int:

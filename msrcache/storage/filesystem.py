@@ -117,9 +117,9 @@ class Filesystem:
             for item in batch:
                 yield item
 
-    async def presign(self, key: str, ttl: float) -> str | None:
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
         """None: files have no URL."""
-        del key, ttl
+        del key, ttl, endpoint
         return None
 
     async def sweep(self, older_than: float) -> int:

@@ -152,9 +152,9 @@ class Memory:
                 yield key, found.info
         await self.faults.after("list", prefix)
 
-    async def presign(self, key: str, ttl: float) -> str | None:
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
         """None."""
-        del key, ttl
+        del key, ttl, endpoint
         return None
 
     async def sweep(self, older_than: float) -> int:

@@ -214,11 +214,14 @@ class Store:
                 if is_key(key):
                     yield key, info
 
-    async def presign(self, key: str, ttl: float) -> str | None:
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
         """As Driver."""
         check_key(self.name, key)
         return await self.calls.repeatedly(
-            "presign", key, lambda: self.driver.presign(key, ttl), deadline=self.deadlines.ask
+            "presign",
+            key,
+            lambda: self.driver.presign(key, ttl, endpoint=endpoint),
+            deadline=self.deadlines.ask,
         )
 
     async def sweep(self, older_than: float) -> int:

@@ -242,6 +242,17 @@ class TestOutage:
         with pytest.raises(UpstreamUnavailable):
             await house.ask(blob(), "Bearer a")
 
+    async def test_an_answer_by_grace_says_so(self, house: House) -> None:
+        """Whoever is admitted by grace only is not to be given what outlives the request; a real yes ends that."""
+        right = await house.gate.admit(caller("Bearer a"), blob())
+        told = []
+        for refuse in (lambda _: None, lambda _: UpstreamUnavailable(), lambda _: None):
+            house.upstream.refuse = refuse
+            await right.ask(blob().by(right))
+            told.append(right.graced)
+            house.clock.advance(100)
+        assert told == [False, True, False]
+
     async def test_grace_is_not_prolonged_by_using_it(self, house: House) -> None:
         """It runs from the yes of the upstream."""
         await house.ask(blob(), "Bearer a")

@@ -45,6 +45,7 @@ class Caller:
     """A right; `grace` says whether it holds while the upstream is away."""
 
     credential: Credential | None = None
+    graced: bool = False
     refusal: Exception | None = None
     grace: bool = True
     asked: int = 0

@@ -28,6 +28,7 @@ class Caller:
     """A right that confirms nothing by itself; refuses when told to."""
 
     credential: Credential | None = None
+    graced: bool = False
     refusal: Exception | None = None
     asked: list[Pull] = field(default_factory=list)
 

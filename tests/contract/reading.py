@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -222,6 +223,16 @@ class ReadingClauses:
             async with aiohttp.ClientSession() as session:
                 answer = await session.get(url, headers={"Range": "bytes=2-4"})
                 assert (answer.status, await answer.read()) == (206, b"234")
+
+    async def test_presigned_url_is_for_the_endpoint_asked_for(self, here: Driver, harness: Harness) -> None:
+        """The URL leads to where the one who gets it reaches the service; no object need be there to sign for it."""
+        url = await here.presign(KEY, 60.0, endpoint="https://store.example.test:8443")
+        assert (url is not None) == harness.presigns
+        if url is not None:
+            parts = urlsplit(url)
+            assert parts.scheme == "https"
+            assert parts.netloc.endswith("store.example.test:8443")
+            assert KEY in parts.path
 
     async def test_errors_carry_driver_and_key(self, here: Driver, there: Driver) -> None:
         """Whoever reads the log sees which driver failed, and on which key."""

@@ -45,8 +45,8 @@ class Honest:
     def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
         return self.inner.list(prefix)
 
-    async def presign(self, key: str, ttl: float) -> str | None:
-        return await self.inner.presign(key, ttl)
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        return await self.inner.presign(key, ttl, endpoint=endpoint)
 
     async def sweep(self, older_than: float) -> int:
         return await self.inner.sweep(older_than)

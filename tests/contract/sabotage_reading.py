@@ -295,8 +295,14 @@ class LooksAgain(Lists):
 
 @noticed_by("test_presigned_url_serves_a_range_without_credentials")
 class HasDeadUrls(Honest):
-    async def presign(self, key: str, ttl: float) -> str | None:
-        return f"http://127.0.0.1:1/{key}?ttl={ttl}"
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        return f"{endpoint or 'http://127.0.0.1:1'}/{key}?ttl={ttl}"
+
+
+@noticed_by("test_presigned_url_is_for_the_endpoint_asked_for")
+class KnowsOneEndpoint(Honest):
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        return f"http://127.0.0.1:1/{key}?ttl={ttl}" if endpoint else None
 
 
 @noticed_by("test_errors_carry_driver_and_key")

@@ -327,6 +327,7 @@ class Someone:
     """A right that is not the service's."""
 
     credential = Credential("Bearer secret")
+    graced = False
 
     async def ask(self, pull: Pull, *, unreachable: bool = False) -> bool:
         """Never asked here."""
@@ -337,14 +338,15 @@ class Someone:
 
 
 def test_a_pull_is_made_by_a_right() -> None:
-    """by() copies: the pull itself stays the cache's own, and the request's id is kept unless given."""
+    """by() copies: the pull itself stays the cache's own; the request's id and address are kept unless given."""
     pull = get("/v2/a/manifests/x")
     someone = Someone()
-    theirs = pull.by(someone, request_id="r1")
+    theirs = pull.by(someone, request_id="r1", address="192.0.2.1")
+    assert (pull.address, theirs.address, theirs.by(SERVICE).address) == ("", "192.0.2.1", "192.0.2.1")
     assert (pull.right, pull.request_id) == (SERVICE, "")
     assert (theirs.right, theirs.request_id) == (someone, "r1")
     assert theirs.by(SERVICE).request_id == "r1"
-    assert theirs.by(SERVICE, request_id="") == pull
+    assert theirs.by(SERVICE, request_id="", address="") == pull
 
 
 HEADERS = st.dictionaries(st.sampled_from(["Accept", "range", "If-Range", "Host"]), st.text(max_size=20))

@@ -26,5 +26,6 @@ async def test_the_cache_itself_asks_nobody() -> None:
     pull = BlobPull(repository=Repository("a"), digest=Digest.of(b""))
     SERVICE.granted(pull.repository)
     assert SERVICE.credential is None
+    assert not SERVICE.graced
     assert await SERVICE.ask(pull) is False
     assert await SERVICE.ask(pull, unreachable=True) is False

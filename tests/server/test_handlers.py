@@ -2,6 +2,7 @@
 
 import pytest
 
+from msrcache.oci.digest import Digest
 from msrcache.oci.errors import BlobUnknown, Denied, NameUnknown
 from msrcache.oci.pulls import Catalog, ManifestPull, Referrers, TagsList
 from msrcache.oci.registry import Answer
@@ -93,6 +94,12 @@ async def test_the_credential_reaches_the_gate_and_no_log(served: Served) -> Non
     assert served.gate.callers[0].credential.header == "Basic c2VjcmV0"
     assert "c2VjcmV0" not in repr(served.records.kept)
     assert served.records.kept[0].caller == "somebody"
+
+
+async def test_the_registry_is_told_where_a_blob_goes(served: Served) -> None:
+    """The client's address stands in the pull: networks may be served in different ways."""
+    await (await served.connect()).ask(f"/v2/a/blobs/{Digest.of(DATA)}")
+    assert [pull.address for pull in served.registry.ledger] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

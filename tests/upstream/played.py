@@ -155,6 +155,7 @@ class CallersOwn:
     """A right that asks with a caller's credential."""
 
     credential: Credential | None = field(default_factory=Credential)
+    graced: bool = False
 
     async def ask(self, pull: object, *, unreachable: bool = False) -> bool:
         """As Right.ask."""
