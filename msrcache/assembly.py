@@ -305,6 +305,8 @@ def _upstream_settings(entry: UpstreamEntry, config: Config) -> UpstreamSettings
         url=entry.url,
         username=entry.username,
         password=_password(entry),
+        offline_token=entry.offline_token,
+        namespace=entry.namespace,
         ca=tuple(Path(path) for path in entry.ca),
         certificate=Path(entry.certificate) if entry.certificate else None,
         key=Path(entry.key) if entry.key else None,

@@ -11,6 +11,7 @@ from msrcache.config.fields import (
     Network,
     OptionalAddress,
     Pattern,
+    RegistryHost,
     Resolver,
     Seconds,
     Section,
@@ -37,12 +38,16 @@ class UpstreamEntry(Section):
     """Its password."""
     password_file: FilePath | None = None
     """A file that holds the password, in place of password."""
+    offline_token: Flag = False
+    """true: its token service is asked for a refresh token, and is sent the password only where it gives none."""
     ca: tuple[FilePath, ...] = ()
     """PEM files of the authorities that sign its certificate, beside the system's own."""
     certificate: FilePath | None = None
     """PEM file: the certificate that this cache shows to it."""
     key: FilePath | None = None
     """PEM file: the private key of that certificate."""
+    namespace: RegistryHost = ""
+    """Sent as ?ns= with every request: for a mirror of several registries, the one that is meant. Empty: none."""
     skip_verify: Flag = False
     """true: its certificate is not checked. Whoever sits between can then read and change everything."""
 

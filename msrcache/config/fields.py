@@ -110,6 +110,14 @@ def check_address(text: str) -> str:
     return text
 
 
+def _registry_host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?", text):
+        raise ValueError(
+            "should be a registry's host as it stands in image names, such as registry.example.com:5000"
+        )
+    return text
+
+
 def _resolver(text: str) -> str:
     host, _, port = text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "53")
     try:
@@ -171,6 +179,7 @@ Bytes = Annotated[int, _reading(units.parse_size), PlainSerializer(units.format_
 Url = Annotated[str, AfterValidator(_url)]
 OptionalUrl = Annotated[str, AfterValidator(lambda text: text and _url(text))]
 Address = Annotated[str, AfterValidator(check_address)]
+RegistryHost = Annotated[str, AfterValidator(lambda text: text and _registry_host(text))]
 OptionalAddress = Annotated[str, AfterValidator(lambda text: text and check_address(text))]
 Resolver = Annotated[str, AfterValidator(_resolver)]
 Network = Annotated[

@@ -46,6 +46,7 @@ class Route:
     ) -> None:
         self._url = URL(settings.url.rstrip("/").removesuffix("/v2"))
         self._name = settings.name
+        self._namespace = settings.namespace
         self._clock = clock
         self._wire = Wire(settings, metrics=metrics, clock=clock, resolver=resolver)
         self._tokens = Tokens(self._token, metrics=metrics, clock=clock, offline=settings.offline_token)
@@ -70,6 +71,8 @@ class Route:
 
     async def _followed(self, request: Request, pull: Pull) -> Reply:
         url = URL(f"{self._url.origin()}{self.prefix}{request.path}", encoded=True)
+        if self._namespace:
+            url = url.extend_query(ns=self._namespace)
         for _ in range(_HOPS + 1):
             reply = await self._authorized(request, url, pull)
             if reply.status not in _REDIRECTS:

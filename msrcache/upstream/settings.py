@@ -28,6 +28,7 @@ class UpstreamSettings:
     certificate: Path | None = None  # for an upstream that asks who its clients are
     key: Path | None = None
     skipverify: bool = False
+    namespace: str = ""  # sent as ?ns=, to a mirror of several registries
     connect_timeout: float = 5.0  # one address: TCP and TLS
     header_timeout: float = 30.0  # from the request to the answer's header
     stall_timeout: float = 30.0  # between two pieces of a body

@@ -213,7 +213,8 @@ class Tokens:
         form = {"service": key.service, "client_id": _CLIENT, **form}
         if key.scope:
             form["scope"] = key.scope
-        return await self._ask("POST", URL(key.realm, encoded=True), {}, form)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}  # the wire adds none by itself
+        return await self._ask("POST", URL(key.realm, encoded=True), headers, form)
 
     def _refused(self, answer: Whole, key: TokenKey) -> RegistryError:
         who = f"the account {key.account.username!r}" if key.account.username else "a nameless client"

@@ -203,3 +203,15 @@ def test_no_text_raises_anything_but_a_validation_error(text: str, kind: str) ->
         taken(KINDS[kind], text)
     except ValidationError as cause:
         str(cause)
+
+
+@pytest.mark.parametrize("text", ["", "docker.io", "registry.example.com:5000", "[::1]:5000", "10.0.0.7"])
+def test_a_registrys_host_is_as_in_image_names(text: str) -> None:
+    """With or without a port; empty means none."""
+    assert taken(fields.RegistryHost, text) == text
+
+
+@pytest.mark.parametrize("text", ["https://docker.io", "a/b", "a b", "a:port", "a&x=1"])
+def test_what_is_no_registrys_host_is_refused(text: str) -> None:
+    """It goes into addresses, so nothing but a host is let through."""
+    assert "registry.example.com:5000" in refused(fields.RegistryHost, text)

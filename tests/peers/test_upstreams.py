@@ -95,6 +95,29 @@ async def test_an_account_that_may_not_read_leaves_it_to_the_caller(
             assert "the service account may not read" in running.process.said(1_000_000)
 
 
+async def test_a_refresh_token_spares_the_password(
+    tmp_path: Path, tokens: TokenServer, any_registry: Kind
+) -> None:
+    """offlinetoken: the password logs in once, later tokens come by the refresh grant; withdrawn, it logs in again."""
+    async with registry(any_registry, tmp_path / "registry", tokens=tokens) as upstream:
+        for name in ("alice/one", "alice/two", "alice/three"):
+            image = images.simple_image(1, seed=43)
+            await push(upstream.url, name, image, "1", user=ALICE.user, password=ALICE.password)
+        account = {"username": ALICE.user, "password": ALICE.password, "offlinetoken": True}
+        settings = {"access": {"mode": "open"}}
+        async with cache(tmp_path / "cache", {"url": upstream.url, **account}, settings=settings) as running:
+
+            async def logins(name: str) -> list[tuple[str, str, int]]:
+                tokens.ledger.clear()
+                await clients.crane_pull(f"{running.host}/alice/{name}:1", tmp_path / name)
+                return [(asked.method, asked.grant, asked.status) for asked in tokens.ledger]
+
+            assert await logins("one") == [("GET", "", 200)]
+            assert await logins("two") == [("POST", "refresh_token", 200)]
+            tokens.withdraw()
+            assert await logins("three") == [("POST", "refresh_token", 401), ("GET", "", 200)]
+
+
 async def test_a_warm_pull_costs_the_upstream_one_head(
     tmp_path: Path, open_registry: RunningRegistry
 ) -> None:

@@ -37,12 +37,13 @@ def _b64(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question the token server got: by which method, as whom ("" for nobody), for which scopes."""
+    """One question the token server got: by which method and grant, as whom ("" for nobody), for which scopes."""
 
     method: str
     account: str
     scopes: tuple[str, ...]
     status: int
+    grant: str = ""
 
 
 @dataclass(slots=True)
@@ -126,16 +127,21 @@ class TokenServer:
     async def post(self, request: web.Request) -> web.Response:
         """POST: grant_type password or refresh_token, as OAuth 2 at Docker's."""
         form = {key: str(value) for key, value in (await request.post()).items()}
-        scopes = tuple(form.get("scope", "").split())
-        if form.get("grant_type") == "refresh_token":
+        scopes, grant = tuple(form.get("scope", "").split()), form.get("grant_type", "")
+        if grant == "refresh_token":
             account = self._refresh.get(form.get("refresh_token", ""), "")
             right = bool(account)
         else:
             account = form.get("username", "")
             right = self._right(account, form.get("password", ""))
         if not right:
-            return self._answer(request, account, scopes, status=401)
-        return self._answer(request, account, scopes, offline=form.get("access_type") == "offline")
+            return self._answer(request, account, scopes, status=401, grant=grant)
+        offline = form.get("access_type") == "offline"
+        return self._answer(request, account, scopes, offline=offline, grant=grant)
+
+    def withdraw(self) -> None:
+        """No refresh token given so far is good any more."""
+        self._refresh.clear()
 
     def _answer(
         self,
@@ -145,9 +151,10 @@ class TokenServer:
         *,
         status: int = 200,
         offline: bool = False,
+        grant: str = "",
     ) -> web.Response:
         status = self.fault or status
-        self.ledger.append(Asked(request.method, account, scopes, status))
+        self.ledger.append(Asked(request.method, account, scopes, status, grant))
         if status != 200:
             error = {"code": "UNAUTHORIZED", "message": "wrong account or password"}
             return web.json_response({"errors": [error]}, status=status)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.oci.errors import RegistryError, UpstreamBroken, UpstreamUnavailable
+from msrcache.oci.pulls import Catalog
 from msrcache.oci.registry import SERVICE, Credential, Right
 from tests.stage.certificates import authority
 from tests.upstream.played import (
@@ -166,3 +167,34 @@ async def test_pulls_that_wait_for_a_token_do_not_starve_it() -> None:
         found = await asyncio.gather(*(client.resolve(manifest_pull()) for _ in range(6)))
         assert len(found) == 6
         assert sum(a.target.startswith("/token") for a in server.ledger) == 1
+
+
+async def test_a_mirror_of_several_registries_is_told_which_is_meant() -> None:
+    """The configured namespace goes with every request to the upstream, behind a query of its own, and nowhere else."""
+
+    def registry(asked: Asked) -> Say:
+        if "/blobs/" in asked.target:
+            return to(f"{bucket.url}/object?x=1")
+        return Say(body=b'{"repositories": []}')
+
+    async with (
+        played(lambda asked: byte_ranges(DATA, asked)) as bucket,
+        played(registry) as home,
+        upstream(home, namespace="registry.example.com:5000") as client,
+    ):
+        async with client.blob(blob_pull(DATA)) as blob:
+            assert await read(blob) == DATA
+        await client.relay(Catalog(n=5, namespace="evil.example.com"))
+        digest = blob_pull(DATA).digest
+        assert home.asked() == [
+            f"GET /v2/team/app/blobs/{digest}?ns=registry.example.com:5000",
+            "GET /v2/_catalog?n=5&ns=registry.example.com:5000",
+        ]
+        assert bucket.asked() == ["GET /object?x=1"]
+
+
+async def test_what_a_client_names_is_not_passed_on() -> None:
+    """A caller's own ?ns= decides nothing: the upstream is asked without one."""
+    async with played(lambda asked: Say(body=b'{"repositories": []}')) as home, upstream(home) as client:
+        await client.relay(Catalog(n=5, namespace="evil.example.com"))
+        assert home.asked() == ["GET /v2/_catalog?n=5"]

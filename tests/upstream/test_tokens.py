@@ -184,7 +184,8 @@ async def test_an_identity_token_is_a_refresh_token() -> None:
     key = TokenKey(KEY.realm, "reg", "s", Account(IDENTITY, "identity"))
     with pytest.raises(Unauthorized):
         await kept(service).get(key)
-    assert [(asked[0], asked[2]) for asked in service.asked] == [("POST", {})]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert [(asked[0], asked[2]) for asked in service.asked] == [("POST", form)]
 
 
 @pytest.mark.parametrize(
