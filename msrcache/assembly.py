@@ -47,7 +47,7 @@ from msrcache.server.checks import Checks
 from msrcache.server.settings import ServerSettings
 from msrcache.server.tls import TlsProblem
 from msrcache.storage.breaker import BreakerSettings
-from msrcache.storage.drivers import open_driver
+from msrcache.storage.drivers import another, open_driver
 from msrcache.storage.errors import StorageError
 from msrcache.storage.parameters import ParameterError
 from msrcache.storage.store import Store, StoreSettings
@@ -222,7 +222,14 @@ class Application:
             breaker=BreakerSettings(failures=breaker.failures, open_for=breaker.open),
             writable=not section.readonly,
         )
-        self.store = Store(open_driver(section), metrics=self.metrics, clock=self.clock, settings=settings)
+        driver = open_driver(section)
+        self.store = Store(
+            driver,
+            metrics=self.metrics,
+            clock=self.clock,
+            settings=settings,
+            twin=lambda: another(driver, section),
+        )
         stack.push_async_callback(self.store.close)
         await self.store.start()
         await _in_background(stack, self._look_after_store())

@@ -11,18 +11,23 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from msrcache.oci.ranges import Span
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store says of an object: bytes, time stamp (seconds, by its own clock), version if any."""
+    """What a store says of an object: bytes, time stamp (seconds, by its own clock), version if any.
+
+    `checksum` is the service's own of the whole object, in whatever form; a commit tells it only where it is of the
+    bytes that this writer sent, so that whoever stats the object later can compare.
+    """
 
     size: int
     modified: float
     etag: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +150,13 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of threads and connections; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Twin(Protocol):
+    """A driver that can make another of itself; where one cannot, its parameters make another (`drivers`)."""
+
+    def twin(self) -> Driver:
+        """A second instance on the same store, with connections of its own."""
         ...

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Final, Protocol
 
-from msrcache.storage.driver import Driver
+from msrcache.storage.driver import Driver, Twin
 from msrcache.storage.parameters import ParameterError
 
 DRIVERS: Final[Mapping[str, str]] = {
@@ -46,6 +46,13 @@ def open_driver(section: Section) -> Driver:
     except ModuleNotFoundError as error:
         raise ParameterError(_missing(section.driver, module, error)) from error
     return driver
+
+
+def another(driver: Driver, section: Section) -> Driver:
+    """A second instance on the same store, with connections of its own: what is written by one is seen by the other
+    only if the store shows it. Raises ParameterError as open_driver does.
+    """
+    return driver.twin() if isinstance(driver, Twin) else open_driver(section)
 
 
 def _missing(driver: str, module: str, error: ModuleNotFoundError) -> str:

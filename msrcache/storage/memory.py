@@ -10,6 +10,7 @@ each call: it may raise, wait for a barrier, or count.
 import asyncio
 import itertools
 import os
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Contents:
     """What writers hold, by number; whether the writer lives."""
     listed: dict[str, _Object] | None = None
     """What list sees instead, while it lags."""
+    checksums: bool = False
+    """Whether a checksum of each object is told, as some services do."""
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def lag(self) -> None:
@@ -78,7 +81,8 @@ class Contents:
     def store(self, key: str, data: bytes) -> ObjectInfo:
         """Put it there, whole."""
         number = next(self.numbers)
-        info = ObjectInfo(len(data), float(number), etag=f"{number}")
+        checksum = f"crc32:{zlib.crc32(data):08x}" if self.checksums else None
+        info = ObjectInfo(len(data), float(number), etag=f"{number}", checksum=checksum)
         self.objects[key] = _Object(data, info)
         return info
 
@@ -94,6 +98,10 @@ class Memory:
 
     def __repr__(self) -> str:
         return f"<Memory [{len(self.contents.objects)} objects]>"
+
+    def twin(self) -> "Memory":
+        """As Twin."""
+        return Memory(self.contents, faults=self.faults)
 
     async def stat(self, key: str) -> ObjectInfo:
         """As Driver."""

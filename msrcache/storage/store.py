@@ -15,25 +15,23 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import partial
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final
 
 from msrcache.oci.ranges import Span
 from msrcache.storage.breaker import PROOFS, BreakerSettings, Side
 from msrcache.storage.calls import Calls, Deadlines, Retries, TimedOut
-from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile, StreamContent
+from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, StreamContent
 from msrcache.storage.errors import Denied, LeftAlone, NotFound, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.guard import Guard
 from msrcache.storage.keys import check_key, check_prefix, is_key
+from msrcache.storage.storewriter import StoreWriter
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
-
-T = TypeVar("T")
 
 PROBE: Final = "msrcache/probe/"
 """Below it stands what finds out how the store is; removed at once."""
@@ -43,9 +41,6 @@ RECHECK: Final = 60.0
 
 SMALL: Final = 64 << 10
 """Bytes that are copied from the page cache on the loop; more goes to a thread."""
-
-PIECE: Final = 64 << 20
-"""Bytes given to a writer at once, so that its deadline is one of progress, not of size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +63,9 @@ class Store:
         metrics: Metrics,
         clock: Clock,
         settings: StoreSettings | None = None,
+        twin: Callable[[], Driver] | None = None,
     ) -> None:
+        """`twin` makes a second driver on the same store, for elsewhere()."""
         settings = settings or StoreSettings()
         self.driver = driver
         self.name = driver.name
@@ -80,6 +77,8 @@ class Store:
             driver.name, metrics=metrics, clock=clock, retries=settings.retries, guard=self._guard
         )
         self._probe_key = PROBE + secrets.token_hex(8)
+        self._twin = twin
+        self._elsewhere: Store | None = None
         self._allowed = settings.writable
         self._refusal: tuple[float, StorageError] | None = None
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="store-get")
@@ -122,6 +121,15 @@ class Store:
         except StorageError:
             return  # told by degraded()
 
+    def elsewhere(self) -> "Store":
+        """This store as the next replica sees it: over connections that write nothing. To be read only."""
+        if self._twin is None:
+            return self
+        if self._elsewhere is None:
+            self._elsewhere = copy(self)
+            self._elsewhere.driver = self._twin()
+        return self._elsewhere
+
     async def stat(self, key: str) -> ObjectInfo:
         """As Driver."""
         check_key(self.name, key)
@@ -155,9 +163,12 @@ class Store:
             if content.info.size > limit:
                 text = f"the object has {content.info.size} bytes, at most {limit} were expected"
                 raise StorageError(self.name, key, None, text)
-            if isinstance(content, FileContent):
-                return await self._read(content, key)
-            return b"".join([chunk async for chunk in content.chunks])
+            return await self._bytes(content, key)
+
+    async def piece(self, key: str, span: Span) -> tuple[ObjectInfo, bytes]:
+        """A small span of an object, and what the store says of the object; one request."""
+        async with self.open(key, span) as content:
+            return content.info, await self._bytes(content, key)
 
     async def put(self, key: str, data: bytes) -> None:
         """As Driver."""
@@ -190,10 +201,11 @@ class Store:
                     # The attempt whose reply was lost may have made it, and this one found it.
                     return made or (attempt > 1 and await self._stands(key, data))
 
-    def writer(self, key: str) -> "StoreWriter":
+    def writer(self, key: str) -> StoreWriter:
         """As Driver."""
         self._check_writable(key)
-        return StoreWriter(self, key)
+        writer = self.driver.writer(key)
+        return StoreWriter(writer, key, calls=self.calls, deadlines=self.deadlines, writing=self.writing)
 
     async def delete(self, *keys: str) -> None:
         """As Driver."""
@@ -236,6 +248,8 @@ class Store:
         """As Driver."""
         self._readers.shutdown(wait=False)
         await self._guard.close()
+        if self._elsewhere is not None:
+            await self._elsewhere.driver.close()
         await self.driver.close()
 
     @contextmanager
@@ -296,6 +310,11 @@ class Store:
             self.calls.moved("read", len(chunk))
             yield chunk
 
+    async def _bytes(self, content: Content, key: str) -> bytes:
+        if isinstance(content, FileContent):
+            return await self._read(content, key)
+        return b"".join([chunk async for chunk in content.chunks])
+
     async def _read(self, content: FileContent, key: str) -> bytes:
         """From the page cache at once; where it is not there, or the file system cannot tell, in a thread."""
         start, size = content.span.start, content.span.size
@@ -312,54 +331,6 @@ class Store:
             lambda: loop.run_in_executor(self._readers, _read_all, content.fd, content.span),
             deadline=self.deadlines.stall,
         )
-
-
-class StoreWriter:
-    """Implements Writer over the driver's, with a deadline for each piece and for the commit."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._writer = store.driver.writer(key)
-
-    def __repr__(self) -> str:
-        return f"<StoreWriter {self._writer!r}>"
-
-    async def __aenter__(self) -> Self:
-        with self._store.writing("writer"):
-            await self._call("writer", self._writer.__aenter__, self._store.deadlines.change)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._leave(lambda: self._writer.__aexit__(kind, error, trace))
-
-    async def write(self, source: SpoolFile, span: Span) -> None:
-        """As Writer."""
-        # An empty span is given on too: a writer that has ended refuses it.
-        for start in range(span.start, max(span.stop, span.start + 1), PIECE):
-            piece = Span(start, min(span.stop, start + PIECE))
-            with self._store.writing("write"):
-                write = partial(self._writer.write, source, piece)
-                await self._call("write", write, self._store.deadlines.stall)
-            self._store.calls.moved("written", piece.size)
-
-    async def commit(self) -> ObjectInfo:
-        """As Writer."""
-        with self._store.writing("commit"):
-            return await self._call("commit", self._writer.commit, self._store.deadlines.commit)
-
-    async def abort(self) -> None:
-        """As Writer. A store that cannot be asked keeps its litter for the sweep: no error."""
-        await self._leave(self._writer.abort)
-
-    async def _leave(self, call: Callable[[], Awaitable[None]]) -> None:
-        with suppress(StorageError):
-            await self._call("abort", call, self._store.deadlines.change)
-
-    async def _call(self, operation: str, call: Callable[[], Awaitable[T]], deadline: float) -> T:
-        return await self._store.calls.once(operation, self._key, call, deadline=deadline)
 
 
 def _read_all(fd: int, span: Span) -> bytes:

@@ -18,7 +18,7 @@ from msrcache.oci.names import Repository
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere
-from msrcache.storage.errors import StorageError
+from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.memory import Memory
 from msrcache.storage.store import Store
 from msrcache.telemetry.metrics import Metrics
@@ -33,11 +33,13 @@ B = Repository.parse("team/b")
 class Sickness:
     """Faults of a store: an operation on a key that holds the text fails, or waits before it takes effect.
 
-    `fails` maps an operation to that text; `held` names the one operation that sets `reached` and waits for `release`.
+    `fails` maps an operation to that text; `held` names the one operation that sets `reached` and waits for `release`;
+    keys that hold the text of `hides` are never found.
     """
 
     fails: dict[str, str] = field(default_factory=dict)
     held: str = ""
+    hides: str | None = None
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -48,6 +50,8 @@ class Sickness:
             await self.release.wait()
         if operation in self.fails and self.fails[operation] in key:
             raise StorageError("inmemory", key, None, "sick")
+        if self.hides is not None and operation in ("stat", "open") and self.hides in key:
+            raise NotFound("inmemory", key)
 
     async def after(self, operation: str, key: str) -> None:
         """As Faults.after."""

@@ -1,13 +1,12 @@
 """Faults at every await of a fill: nothing that fails there makes a wrong body, a partial object or a leak.
 
 The awaits are found in the syntax tree, so a new one is a case of its own at once. Each case plays the same scenes: an
-outage that leaves a file behind, a fill that continues it, a spool's disk that fills up under its readers, and a read
-from the store; two readers at a time, the second joins.
+outage that leaves a file behind, a fill that continues it, a spool's disk that fills up under its readers, a read
+from the store, and a fill into one that tells checksums; two readers at a time, the second joins.
 """
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tests.cache.awaits import Point, Trap, points
 from tests.cache.kitchen import Cache, blob_pull, cache
 
 MODULES = ("fill", "pump", "publish", "reading", "spool")
-POINTS = {"fill": 21, "pump": 8, "publish": 10, "reading": 13, "spool": 7}
+POINTS = {"fill": 21, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
 """How many awaits, steps of an `async for`, and entries into and exits from an `async with` each module has."""
 
 FAULTS: dict[str, type[Exception] | None] = {
@@ -97,14 +96,16 @@ class _Lagging:
     """A store that shows what it was given at the second look only."""
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+        self._hidden: set[str] = set()
 
     async def before(self, operation: str, key: str) -> None:
-        self._seen[key] += operation == "stat"
-        if operation == "stat" and self._seen[key] % 2:
+        if operation == "open" and key in self._hidden:
+            self._hidden.discard(key)
             raise NotFound("inmemory", key)
 
-    async def after(self, operation: str, key: str) -> None: ...
+    async def after(self, operation: str, key: str) -> None:
+        if operation == "commit":
+            self._hidden.add(key)
 
 
 class _Disk:
@@ -132,11 +133,13 @@ class _Stage:
         self._descriptors = _descriptors()
 
     async def played(self) -> None:
-        """Outage, continuation, full disk, and from the store."""
+        """Outage, continuation, full disk, from the store, and into a store that tells checksums."""
         await self._scene(_data(1), breaks_at=150_000)
         await self._scene(_data(1))
         await self._scene(_data(2), full=True)
         await self._scene(_data(1))
+        self._kept.memory.contents.checksums = True
+        await self._scene(_data(3))
 
     async def healed(self) -> None:
         """Without the fault, all is there again."""

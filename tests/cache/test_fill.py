@@ -137,7 +137,7 @@ async def test_an_upstream_that_fails_while_closing_orphans_no_publisher(tmp_pat
         assert await kept.get(blob_pull(digest)) == DATA
 
 
-@pytest.mark.parametrize("held", ["write", "commit", "stat"])
+@pytest.mark.parametrize("held", ["write", "commit", "open"])
 async def test_a_fill_cancelled_while_closing_stores_nothing_wrong(tmp_path: Path, held: str) -> None:
     """Cancelled after verification and before the end: the store has all of it or nothing."""
     upstream = SlowToClose()
@@ -283,10 +283,21 @@ async def test_a_store_that_hides_what_it_took_is_counted(tmp_path: Path) -> Non
     """Not read-after-write consistent: said in a metric, and no link is written."""
     async with cache(tmp_path, settings=AT_ONCE) as kept:
         digest = kept.upstream.publish("team/a", DATA)
-        kept.sickness.fails = {"stat": "/data"}
+        kept.sickness.hides = "/data"
         assert await kept.get(blob_pull(digest)) == DATA
         await kept.pulls.settled()
         assert kept.metrics.readafterwrite_failures_total._value.get() == 1
+        assert not [key for key in kept.memory.contents.objects if key.endswith("/link")]
+
+
+async def test_a_store_that_cannot_be_asked_after_the_commit_gets_no_link(tmp_path: Path) -> None:
+    """It broke no promise that anybody knows of: nothing is counted against it, and nothing is claimed."""
+    async with cache(tmp_path, settings=AT_ONCE) as kept:
+        digest = kept.upstream.publish("team/a", DATA)
+        kept.sickness.fails = {"open": "/data"}
+        assert await kept.get(blob_pull(digest)) == DATA
+        await kept.pulls.settled()
+        assert kept.metrics.readafterwrite_failures_total._value.get() == 0
         assert not [key for key in kept.memory.contents.objects if key.endswith("/link")]
 
 

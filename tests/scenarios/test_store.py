@@ -63,12 +63,17 @@ class Barrier:
 
 @asynccontextmanager
 async def in_memory(
-    folder: Path, upstream: Scripted, faults: Sabotage | Barrier, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    upstream: Scripted,
+    faults: Sabotage | Barrier,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    more: str = "",
 ) -> AsyncIterator[tuple[Application, Contents]]:
     """The cache over a memory store with these faults."""
     contents = Contents()
     monkeypatch.setattr("msrcache.assembly.open_driver", lambda section: Memory(contents, faults=faults))
-    async with cache(folder, upstream) as application:
+    async with cache(folder, upstream, more=more) as application:
         yield application, contents
 
 
@@ -133,6 +138,57 @@ async def test_a_slow_store_slows_no_pull(tmp_path: Path, monkeypatch: pytest.Mo
         faults.go.set()
         await settled(application)
         assert upstream.lines == [f"GET {path}"]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize("size", [1, 100_000, len(DATA)])
+async def test_the_ledger_of_a_fill(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    checksums: bool,  # noqa: FBT001
+) -> None:
+    """A blob that fits one part costs at most five requests to the store, two of them for the check."""
+    faults = Sabotage("nothing", StorageError("inmemory", "any"))
+    async with (
+        scripted() as upstream,
+        in_memory(tmp_path, upstream, faults, monkeypatch) as (application, kept),
+    ):
+        kept.checksums = checksums
+        data = DATA[:size]
+        path = upstream.publish_blob(data)
+        faults.calls.clear()
+        assert (await pull(application, path)).body == data
+        await settled(application)
+        # a writer of one part sends nothing before its commit, and a body's pieces are of one request
+        requests = [call for call in faults.calls if call not in {"writer", "write", "read"}]
+        check = ["stat"] if checksums else ["open"] * (1 if size <= 128 << 10 else 2)
+        assert requests == ["open", "commit", *check, "put"]
+
+
+async def test_a_store_that_forgets_is_told_and_nothing_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was confirmed is not there: counted, no link, and every pull has its bytes all the same."""
+
+    class Forgets(Sabotage):
+        async def after(self, operation: str, key: str) -> None:
+            if operation == "commit":
+                del kept.objects[key]
+
+    faults = Forgets("nothing", StorageError("inmemory", "any"))
+    more = "  verify: {timeout: 1ms}\n"
+    async with (
+        scripted() as upstream,
+        in_memory(tmp_path, upstream, faults, monkeypatch, more=more) as (application, kept),
+    ):
+        path = upstream.publish_blob(DATA)
+        for _ in range(2):
+            assert (await pull(application, path)).body == DATA
+            await settled(application)
+        metric = "msrcache_readafterwrite_failures_total"
+        assert application.metrics.registry.get_sample_value(metric) == 2
+        assert kept.objects == {}
 
 
 async def test_a_full_spool_passes_through(tmp_path: Path) -> None:

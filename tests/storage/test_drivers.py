@@ -10,7 +10,7 @@ import pytest
 
 from msrcache.config.storage import DRIVERS as NAMES
 from msrcache.config.storage import StorageSection
-from msrcache.storage.drivers import DRIVERS, open_driver
+from msrcache.storage.drivers import DRIVERS, another, open_driver
 from msrcache.storage.filesystem import Filesystem
 from msrcache.storage.memory import Memory
 from msrcache.storage.parameters import ParameterError
@@ -46,6 +46,18 @@ async def test_drivers_open_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     for driver in (folder, memory):
         await driver.close()
+
+
+async def test_another_is_a_second_instance_on_the_same_store(tmp_path: Path) -> None:
+    """Of its own making where the driver can (what is in memory), else by its parameters; what one writes both see."""
+    for section in (Section("filesystem", {"rootdirectory": str(tmp_path)}), Section("inmemory")):
+        here = open_driver(section)
+        there = another(here, section)
+        assert there is not here
+        await here.put("k", b"12")
+        assert (await there.stat("k")).size == 2
+        for driver in (here, there):
+            await driver.close()
 
 
 @pytest.mark.parametrize(

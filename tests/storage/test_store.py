@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.oci.ranges import Span
-from msrcache.storage import store as module
+from msrcache.storage import storewriter
 from msrcache.storage.calls import Deadlines, Retries, TimedOut
 from msrcache.storage.errors import Denied, KeyInvalid, NotFound, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.filesystem import Filesystem
@@ -319,7 +319,7 @@ async def test_large_spans_are_given_in_pieces(
     bench: Bench, spool: Spooler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the deadline of a write is one of progress, however much has come at once."""
-    monkeypatch.setattr(module, "PIECE", 100)
+    monkeypatch.setattr(storewriter, "PIECE", 100)
     await write(bench.store, "w", spool(b"x" * 950))
     assert bench.faults.seen.count("write") == 10
     assert bench.contents.objects["w"].data == b"x" * 950
@@ -363,3 +363,31 @@ async def test_exclusiveness_is_the_drivers(bench: Bench) -> None:
     assert bench.store.create_is_exclusive
     bench.store.create_is_exclusive = False
     assert not bench.store.driver.create_is_exclusive
+
+
+async def test_elsewhere_is_asked_by_another_instance() -> None:
+    """Over a driver of its own, with the same deadlines, metrics and breaker; made once, closed with the store."""
+    made: list[Memory] = []
+    closed: list[Memory] = []
+
+    class Closing(Memory):
+        async def close(self) -> None:
+            closed.append(self)
+
+    here, there = Closing(), Closing()
+    there.contents.store("k", b"12345")
+
+    def twin() -> Memory:
+        made.append(there)
+        return there
+
+    store = Store(here, metrics=Metrics(), clock=FakeClock(), twin=twin)
+    for _ in range(2):
+        info, data = await store.elsewhere().piece("k", Span(1, 3))
+        assert (info.size, data) == (5, b"23")
+    with pytest.raises(NotFound):
+        await store.piece("k", Span(0, 1))
+    await store.close()
+    assert (made, closed) == ([there], [there, here])
+    alone = Store(here, metrics=Metrics(), clock=FakeClock())
+    assert alone.elsewhere() is alone
