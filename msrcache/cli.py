@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msrcache import __version__
-from msrcache.assembly import CannotStart, inspected
+from msrcache.assembly import inspected
 from msrcache.cache.inspect import Part
 from msrcache.config.check import check
 from msrcache.config.load import load
 from msrcache.config.problem import ConfigError
+from msrcache.inquiry import CannotStart
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.names import ImageReference
 from msrcache.serve import run

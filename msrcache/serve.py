@@ -16,7 +16,7 @@ from msrcache.assembly import Application, configure_logs
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
 from msrcache.config.problem import ConfigError
-from msrcache.server.tls import TlsProblem
+from msrcache.inquiry import CannotStart
 from msrcache.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -64,7 +64,7 @@ async def _reread(application: Application, asked: asyncio.Event, again: Callabl
         asked.clear()
         try:
             await application.reload(await asyncio.to_thread(again))
-        except (ConfigError, TlsProblem) as error:
+        except (ConfigError, CannotStart) as error:
             application.metrics.config_reloads_total.labels("failed").inc()
             log.error("configuration not taken over: the old one stays", error=str(error))
         else:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from msrcache.assembly import Application, CannotStart, inspected
+from msrcache.assembly import Application, inspected
 from msrcache.config.load import parse
+from msrcache.inquiry import CannotStart
 from msrcache.oci.names import ImageReference
 from tests.scenarios.plays import cache, configuration, port_of, pull
 from tests.stage.scripted import scripted

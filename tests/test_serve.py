@@ -79,6 +79,40 @@ async def test_sighup_re_reads_and_a_bad_file_keeps_the_old(tmp_path: Path) -> N
         await says(process, "the old one stays")
         assert (await pull(port, "/v2/")).headers["x-site"] == "lyon"
         assert not process.ended
+        told = (await pull(port, "/metrics")).body.decode()
+        assert 'msrcache_config_reloads_total{result="failed"} 1.0' in told
+        assert 'msrcache_config_reloads_total{result="loaded"} 1.0' in told
+
+
+async def test_sighup_takes_other_upstreams_and_names_what_it_cannot_take(tmp_path: Path) -> None:
+    """The next pull is asked of the new upstream; a spool elsewhere has to wait for the next start, in words."""
+    async with scripted() as one, scripted() as two, serving(tmp_path, one) as (process, port):
+        config = tmp_path / "config.yml"
+        text = config.read_text().replace(one.url, two.url)
+        config.write_text(f"{text}  spool: {{path: {tmp_path / 'elsewhere'}}}\n")
+        os.kill(process.pid, signal.SIGHUP)
+        await says(process, "configuration re-read")
+        assert "cache.spool.path" in process.said(100_000)
+        path = two.publish_blob(DATA)
+        got = await pull(port, path)
+        assert (got.body, got.whole) == (DATA, True)
+        assert two.lines == [f"GET {path}"]
+
+
+async def test_sighup_with_an_authority_that_is_missing_keeps_all(tmp_path: Path) -> None:
+    """The file is right but the CA that it names is not there: one loud line, and the old upstream is asked on."""
+    async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):
+        config = tmp_path / "config.yml"
+        text = config.read_text()
+        config.write_text(
+            text.replace(f"- url: {upstream.url}", "- {url: 'https://b.test', ca: [/no/such.pem]}")
+        )
+        os.kill(process.pid, signal.SIGHUP)
+        await says(process, "the old one stays")
+        assert "/no/such.pem" in process.said(100_000)
+        path = upstream.publish_blob(DATA)
+        assert (await pull(port, path)).body == DATA
+        assert "Traceback" not in process.said(100_000)
 
 
 async def test_kill_nine_while_filling(tmp_path: Path) -> None:

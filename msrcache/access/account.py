@@ -27,8 +27,10 @@ log = get_logger(__name__)
 class ByAccount:
     """Implements Registry over `upstream`, which has a service account."""
 
-    def __init__(self, upstream: Registry) -> None:
+    def __init__(self, upstream: Registry, *, active: bool = True) -> None:
+        """`active`: whether the account is to fetch at all; may change at any time."""
         self._upstream = upstream
+        self.active = active
 
     def __repr__(self) -> str:
         return f"<ByAccount {self._upstream!r}>"
@@ -43,7 +45,7 @@ class ByAccount:
 
     async def manifest(self, pull: ManifestPull) -> Manifest:
         """As Registry.manifest, once the caller was admitted."""
-        lent = await _admitted(pull)
+        lent = await self._admitted(pull)
         try:
             return await self._upstream.manifest(lent)
         except RegistryError as error:
@@ -59,7 +61,7 @@ class ByAccount:
             yield await self._opened(pull, stack)
 
     async def _opened(self, pull: BlobPull, stack: AsyncExitStack) -> Blob:
-        lent = await _admitted(pull)
+        lent = await self._admitted(pull)
         try:
             return await stack.enter_async_context(self._upstream.blob(lent))
         except RegistryError as error:
@@ -68,15 +70,14 @@ class ByAccount:
             _tell(pull, error)
         return await stack.enter_async_context(self._upstream.blob(pull))
 
-
-async def _admitted(pull: P) -> P:
-    """The pull as the service account's own. Raises the caller's refusal."""
-    right = pull.right
-    if not isinstance(right, AskingRight):
-        return pull
-    await right.ask(pull)
-    right.lent = True
-    return pull.by(SERVICE)
+    async def _admitted(self, pull: P) -> P:
+        """The pull as the service account's own. Raises the caller's refusal."""
+        right = pull.right
+        if not self.active or not isinstance(right, AskingRight):
+            return pull
+        await right.ask(pull)
+        right.lent = True
+        return pull.by(SERVICE)
 
 
 def _tell(pull: ManifestPull | BlobPull, error: RegistryError) -> None:

@@ -95,7 +95,7 @@ class AskingGate:
         self.fingerprints = fingerprints
         self._upstream = upstream
         self._pings = pings
-        self._patience = patience
+        self.patience = patience
         self._questions: Questions[Subject, None] = Questions()
         self._first: dict[Key, Subject] = {}
         self._told = {
@@ -140,7 +140,7 @@ class AskingGate:
         try:
             if unreachable:
                 raise UpstreamUnavailable("the upstream registry cannot be asked whether you may read this")
-            confirmed = await self._confirmed(right, pull, self._patience if graced else None)
+            confirmed = await self._confirmed(right, pull, self.patience if graced else None)
         except (UpstreamUnavailable, TimeoutError):
             # Looked at again: a no to this caller may have come while this question was waiting.
             if graced and right.known(pull):

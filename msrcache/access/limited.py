@@ -35,11 +35,11 @@ class Limited:
 
     def __init__(self, upstream: Registry, *, refusals: Buckets, slots: int = 64) -> None:
         self._upstream = upstream
-        self._refusals = refusals
+        self.refusals = refusals
         self._slots = Slots(slots)
 
     def __repr__(self) -> str:
-        return f"<Limited {self._refusals!r} over {self._upstream!r}>"
+        return f"<Limited {self.refusals!r} over {self._upstream!r}>"
 
     async def resolve(self, pull: ManifestPull | BlobPull) -> Resolution:
         """As Registry.resolve, or TooManyRequests."""
@@ -84,7 +84,7 @@ class Limited:
     async def _stranger(self, right: AskingRight) -> AsyncIterator[None]:
         address = network_of(right.caller.address)
         async with self._slots.one(address):
-            if wait := self._refusals.wait(address):
+            if wait := self.refusals.wait(address):
                 raise TooManyRequests(
                     wait, "too many refused questions from your address: wait, then log in again"
                 )
@@ -93,5 +93,5 @@ class Limited:
             except RegistryError as error:
                 if is_refusal(error):
                     first = isinstance(error, Unauthorized) and not right.credential.header
-                    self._refusals.pour(address, FIRST_STEP if first else 1.0)
+                    self.refusals.pour(address, FIRST_STEP if first else 1.0)
                 raise

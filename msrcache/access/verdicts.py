@@ -60,6 +60,15 @@ class Verdicts:
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
 
+    def change(self, *, ttl: float, grace: float) -> None:
+        """Other times, for what is remembered too; a longer grace holds for what is remembered from now on."""
+        self._ttl = ttl
+        self._grace = max(ttl, grace)
+
+    def clear(self) -> None:
+        """Another upstream is asked from now on: nothing that was said counts."""
+        self._kept.clear()
+
     def forget(self, key: Key) -> None:
         """The upstream said no, or the right was withdrawn."""
         self._kept.pop(key, None)
@@ -70,7 +79,7 @@ class Verdicts:
         if yes is None:
             return Standing.NONE
         now = self._clock.monotonic()
-        if now >= yes.end or self._clock.time() >= yes.expiry:
+        if now >= min(yes.end, yes.given + self._grace) or self._clock.time() >= yes.expiry:
             del self._kept[key]
             return Standing.NONE
         self._kept.move_to_end(key)

@@ -74,6 +74,14 @@ class Freshness:
             return Named(digest, None)
         return await self._asked(pull, tag)
 
+    def change(self, settings: FreshnessSettings) -> None:
+        """Other settings, from the next pull on."""
+        self._settings = settings
+
+    def forget(self) -> None:
+        """Another upstream is asked from now on: no answer so far may be used without asking."""
+        self._answers.clear()
+
     async def close(self) -> None:
         """Stop the questions that are under way."""
         await self._asking.close()

@@ -9,7 +9,7 @@ closes and idle connections with it; bodies end, at most `drain_timeout`) -> clo
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from aiohttp import web
@@ -148,7 +148,8 @@ class Service:
                 raise
             self._around.metrics.tls_reloads_total.labels("loaded").inc()
         self._warn_of_fixed(self._settings, settings)
-        self._settings = settings
+        # Whose word is taken is one question, and the listener has asked it already.
+        self._settings = replace(settings, trusted=self._settings.trusted)
         self._count_connections()
 
     @staticmethod
