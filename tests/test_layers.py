@@ -34,7 +34,7 @@ def test_each_contract_bites(tmp_path: Path) -> None:
     (package / "server" / "app.py").write_text("import msrcache.storage, msrcache.access.gate\n")
     (package / "server" / "admin.py").write_text("import msrcache.access.asking\n")
     (package / "oci" / "digest.py").write_text("import aiohttp\n")
-    (package / "storage" / "s3.py").write_text("import botocore\n")  # where it may be
+    (package / "storage" / "s3client.py").write_text("import botocore\n")  # where it may be
     (package / "storage" / "gcs.py").write_text("import botocore\n")  # and where not
     result = lint(tmp_path)
     assert result.returncode == 1
@@ -44,4 +44,4 @@ def test_each_contract_bites(tmp_path: Path) -> None:
     assert "msrcache.server.app -> msrcache.access.gate" not in result.stdout
     assert "msrcache.oci.digest -> aiohttp" in result.stdout
     assert "msrcache.storage.gcs -> botocore" in result.stdout
-    assert "msrcache.storage.s3 ->" not in result.stdout
+    assert "msrcache.storage.s3client ->" not in result.stdout

@@ -1,0 +1,108 @@
+"""Real S3 services on a folder: versitygw and MinIO. Each is an async context that yields a `RunningS3`."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.session import get_session
+
+from msrcache.storage.s3 import S3
+from msrcache.storage.s3parameters import parameters
+from tests.stage.process import Process, answers, free_port, running
+from tests.stage.tools import need
+
+KEY = "testadmin"
+SECRET = "testsecret123"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningS3:
+    """A service that answers; objects of versitygw are plain files below `folder`."""
+
+    url: str
+    folder: Path
+    process: Process
+    client: Any
+    """The SDK's, which blocks, for what our driver does not do."""
+
+    @property
+    def port(self) -> int:
+        """The loopback port."""
+        return int(self.url.rpartition(":")[2])
+
+    def settings(self, bucket: str, **more: object) -> dict[str, object]:
+        """What stands below `storage: s3:` for a bucket of it."""
+        given = {"bucket": bucket, "regionendpoint": self.url, "accesskey": KEY, "secretkey": SECRET}
+        return {**given, "region": REGION, **more}
+
+    def driver(self, bucket: str, **more: object) -> S3:
+        """A driver of our own on a bucket of it."""
+        return S3(parameters(self.settings(bucket, **more)))
+
+    def make_bucket(self, bucket: str) -> None:
+        """A new bucket."""
+        self.client.create_bucket(Bucket=bucket)
+
+    def uploads(self, bucket: str) -> list[str]:
+        """The keys of the uploads in parts that are open."""
+        answer = self.client.list_multipart_uploads(Bucket=bucket)
+        return [found["Key"] for found in answer.get("Uploads", ())]
+
+    def objects(self, bucket: str) -> dict[str, int]:
+        """The first thousand objects with their sizes."""
+        answer = self.client.list_objects_v2(Bucket=bucket)
+        return {found["Key"]: found["Size"] for found in answer.get("Contents", ())}
+
+
+@contextlib.asynccontextmanager
+async def versitygw(folder: Path) -> AsyncIterator[RunningS3]:
+    """versitygw over plain files."""
+    program = need("versitygw")
+    env = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
+
+    def argv(host: str, data: Path) -> list[str | Path]:
+        return [program, "--port", host, "posix", data]
+
+    async with _service("versitygw", folder, argv, env) as service:
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def minio(folder: Path) -> AsyncIterator[RunningS3]:
+    """MinIO."""
+    program = need("minio")
+    env = {
+        "MINIO_ROOT_USER": KEY,
+        "MINIO_ROOT_PASSWORD": SECRET,
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+    }
+
+    def argv(host: str, data: Path) -> list[str | Path]:
+        return [program, "server", "--address", host, data]
+
+    async with _service("minio", folder, argv, env) as service:
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def _service(
+    name: str, folder: Path, argv: Callable[[str, Path], list[str | Path]], env: dict[str, str]
+) -> AsyncIterator[RunningS3]:
+    data = folder / "buckets"
+    data.mkdir(parents=True)
+    host = f"127.0.0.1:{free_port()}"
+    url = f"http://{host}"
+
+    async def ready() -> bool:
+        return await answers(f"{url}/", below=500)
+
+    log = folder / f"{name}.log"
+    async with running(name, argv(host, data), ready=ready, log=log, env=env) as process:
+        keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+        client = get_session().create_client("s3", REGION, endpoint_url=url, **keys)
+        with contextlib.closing(client):
+            yield RunningS3(url, data, process, client)
