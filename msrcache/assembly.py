@@ -21,7 +21,9 @@ from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.lease import SoleReplica
 from msrcache.cache.links import Links
+from msrcache.cache.presence import Presence
 from msrcache.cache.pullthrough import PullThrough
+from msrcache.cache.redirects import Clients, Redirects, RedirectSettings
 from msrcache.cache.spool import Spool
 from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
@@ -59,7 +61,7 @@ TAKEN_AT_ONCE = (
     *("log.level", "log.formatter", "log.fields", "loglevel"),
     *("http.host", "http.prefix", "http.relativeurls", "http.draintimeout", "http.headers", "http.tls"),
     *("cache.upstream", "cache.access", "cache.freshness", "cache.limits", "cache.drain"),
-    *("auth", "proxy", "middleware"),
+    *("cache.redirect", "storage.redirect", "auth", "proxy", "middleware"),
 )
 """Beginnings of the keys that a reload takes over; all others take effect at the next start."""
 
@@ -78,6 +80,7 @@ class Application:
         self.store: Store
         self.inquiry: Inquiry
         self.freshness: Freshness
+        self.redirects: Redirects
         self.pulls: PullThrough
         self.service: Service
 
@@ -106,6 +109,7 @@ class Application:
         if self.inquiry.take(change):
             self.freshness.forget()
         self.freshness.change(_freshness_settings(config))
+        self.redirects.change(_redirect_settings(config))
         configure_logs(config)
         if later := _at_next_start(self.config, config):
             log.warning("these settings take effect at the next start", settings=", ".join(later))
@@ -164,10 +168,19 @@ class Application:
             with contextlib.suppress(StorageError):
                 await self.store.sweep(SWEPT_AFTER)
         check = self.config.health.storagedriver
-        while check.enabled:
+        while check.enabled or await self._redirecting():
             with contextlib.suppress(StorageError):
                 await self.store.stat(PROBED)
             await asyncio.sleep(max(check.interval, 0.1))
+
+    async def _redirecting(self) -> bool:
+        """Whether clients are sent to the store: then no pull of theirs shows when it is away, so it is looked at."""
+        if self.config.storage.redirect_disable:
+            return False
+        with contextlib.suppress(StorageError):
+            based = bool(self.config.middleware.redirect_base)
+            return based or await self.store.presign(PROBED, 60.0) is not None
+        return True  # it has URLs, and cannot sign them just now
 
     async def _open_spool(self, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self.spool.close)
@@ -180,12 +193,17 @@ class Application:
 
     def _pull_through(self, upstream: Registry) -> PullThrough:
         cache = self.config.cache
-        links = Links(self.store, self.clock)
+        links = Links(self.store, self.clock, belief=cache.belief)
+        presence = Presence(self.clock, belief=cache.belief)
+        self.redirects = Redirects(
+            self.store, presence, settings=_redirect_settings(self.config), metrics=self.metrics
+        )
         kitchen = Kitchen(
             upstream=upstream,
             store=self.store,
             spool=self.spool,
             links=links,
+            presence=presence,
             leases=SoleReplica(),
             metrics=self.metrics,
             clock=self.clock,
@@ -199,7 +217,7 @@ class Application:
         )
         self.freshness = Freshness(upstream, links, self.clock, _freshness_settings(self.config))
         catalog = StoredCatalog(self.store, self.clock) if cache.catalog == "store" else None
-        return PullThrough(kitchen, self.freshness, catalog=catalog)
+        return PullThrough(kitchen, self.freshness, self.redirects, catalog=catalog)
 
 
 async def inspected(config: Config, reference: ImageReference) -> list[Part]:
@@ -236,6 +254,18 @@ def _freshness_settings(config: Config) -> FreshnessSettings:
 
 def _server_settings(config: Config) -> ServerSettings:
     return replace(ServerSettings.of(config), push_to=config.upstreams[0].url if config.upstreams else "")
+
+
+def _redirect_settings(config: Config) -> RedirectSettings:
+    section = config.cache.redirect
+    return RedirectSettings(
+        enabled=not config.storage.redirect_disable,
+        threshold=section.threshold,
+        base=config.middleware.redirect_base,
+        clients=tuple(
+            Clients(entry.networks, entry.mode == "redirect", entry.endpoint) for entry in section.clients
+        ),
+    )
 
 
 def configure_logs(config: Config) -> None:

@@ -22,6 +22,7 @@ from enum import StrEnum
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
+from msrcache.cache.presence import Presence
 from msrcache.cache.publish import NotVisible, publish
 from msrcache.cache.pump import Pump, WriteFailed, finish
 from msrcache.cache.spool import Spool, SpooledFile, SpoolFull
@@ -115,6 +116,7 @@ class Kitchen:
     store: Store
     spool: Spool
     links: Links
+    presence: Presence
     leases: Leases
     metrics: Metrics
     clock: Clock
@@ -268,6 +270,7 @@ class Fill:
         except (Spilled, RegistryError):
             return  # the fill failed, and says so itself
         else:
+            kitchen.presence.saw(self.digest, tail.size)
             await kitchen.links.put_layer(self.pull.repository, self.digest)
 
     def withdrawn(self, error: BaseException) -> None:

@@ -15,8 +15,6 @@ from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
 
-BELIEF = 600.0
-"""Seconds for which a link that was seen is believed to be there."""
 BELIEFS = 200_000
 LINK_LIMIT = 512
 """Bytes; the longest link holds a sha512 digest."""
@@ -27,9 +25,11 @@ log = get_logger(__name__)
 class Links:
     """Reads and writes links, remembering those that are there."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, *, belief: float = 600.0) -> None:
+        """`belief`: seconds for which a link that was seen is believed to be there."""
         self._store = store
         self._clock = clock
+        self._belief = belief
         self._seen: OrderedDict[str, tuple[Digest, float]] = OrderedDict()
 
     async def has_layer(self, repository: Repository, digest: Digest) -> bool:
@@ -62,7 +62,7 @@ class Links:
             await self._write(tag_link(repository, tag), digest)
 
     def forget(self, repository: Repository, digest: Digest) -> None:
-        """A read contradicted what was believed."""
+        """The blob was not found: its link may have gone with it, and is written again with the next fill."""
         self._seen.pop(layer_link(repository, digest), None)
 
     async def _holds(self, key: str, digest: Digest) -> bool:
@@ -97,7 +97,7 @@ class Links:
 
     def _believed(self, key: str) -> Digest | None:
         digest, since = self._seen.get(key, (None, 0.0))
-        return digest if self._clock.monotonic() - since < BELIEF else None
+        return digest if self._clock.monotonic() - since < self._belief else None
 
     def _believe(self, key: str, digest: Digest) -> None:
         self._seen[key] = (digest, self._clock.monotonic())

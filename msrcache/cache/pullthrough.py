@@ -2,7 +2,7 @@
 
 A pull of a blob, in the order in which it is decided:
 1. a fill of the digest is under way here: the caller's own question, then its tail (joined);
-2. the store has it: the caller's own question and the repository's link, then the object (hit);
+2. the store has it: the caller's own question and the repository's link, then the object or its URL (hit: hits);
 3. neither: a fill with the caller's own credential; its answer is the caller's verdict (miss);
 4. no place in the queue in time, no room in the spool, or a range far beyond the tail: passed through, not stored.
 
@@ -18,26 +18,22 @@ from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.fill import Fill, FillLeft, Kitchen
 from msrcache.cache.fills import Fills
 from msrcache.cache.freshness import Freshness
-from msrcache.cache.layout import blob_key
+from msrcache.cache.hits import Hits
 from msrcache.cache.manifests import Manifests
-from msrcache.cache.reading import Reading, of_content, verified
+from msrcache.cache.reading import Reading, verified
+from msrcache.cache.redirects import Redirects
 from msrcache.cache.spool import SpoolFull
 from msrcache.cache.tail import Tail
-from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Hasher
-from msrcache.oci.errors import RangeInvalid, RegistryError, UpstreamUnavailable
+from msrcache.oci.errors import RegistryError, UpstreamUnavailable
 from msrcache.oci.pulls import BlobPull, Catalog, ManifestPull, Ping, Referrers, TagsList
 from msrcache.oci.ranges import RangeRequest, Span
 from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Outcome, Resolution
-from msrcache.storage.driver import Content
-from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import TRAIL
 
 FAR = 32 << 20
 """Bytes beyond the tail from which a range is passed through instead of waited for."""
-BLOB_TYPE = "application/octet-stream"
-ENDLESS = 1 << 62
 
 log = get_logger(__name__)
 
@@ -49,14 +45,15 @@ class PullThrough:
         self,
         kitchen: Kitchen,
         freshness: Freshness,
+        redirects: Redirects,
         *,
         catalog: StoredCatalog | None = None,
     ) -> None:
         """``catalog`` answers _catalog from the store in the upstream's stead."""
         self._kitchen = kitchen
         self._upstream = kitchen.upstream
-        self._store = kitchen.store
-        self._links = kitchen.links
+        self._redirects = redirects
+        self._hits = Hits(kitchen, redirects, heal=self._resumed)
         self._freshness = freshness
         self._manifests = Manifests(kitchen.upstream, kitchen.store, kitchen.links, freshness)
         self._catalog = catalog
@@ -73,15 +70,12 @@ class PullThrough:
         if fill is not None and fill.tail is not None:
             await self._admit_joiner(pull, fill)
             return Resolution(fill.descriptor, Outcome.JOINED)
-        try:
-            info = await self._store.stat(blob_key(pull.digest))
-        except StorageError as error:
-            self._missed(pull, error)
-            resolution = await self._upstream.resolve(pull)
-            pull.right.granted(pull.repository)
-            return replace(resolution, outcome=Outcome.MISS)
-        await self._admit(pull)
-        return Resolution(Descriptor(BLOB_TYPE, pull.digest, info.size), Outcome.HIT)
+        descriptor = await self._hits.descriptor(pull)
+        if descriptor is not None:
+            return Resolution(descriptor, Outcome.HIT)
+        resolution = await self._upstream.resolve(pull)
+        pull.right.granted(pull.repository)
+        return replace(resolution, outcome=Outcome.MISS)
 
     async def manifest(self, pull: ManifestPull) -> Manifest:
         """GET of a manifest."""
@@ -94,15 +88,14 @@ class PullThrough:
             blob = None
             if self.fills.find(pull.digest) is None:
                 completed = self.fills.completed
-                blob = await self._stored(pull, stack)
+                blob = await self._hits.blob(pull, stack)
                 if (
                     blob is None
                     and self.fills.completed != completed
                     and self.fills.find(pull.digest) is None
                 ):
-                    blob = await self._stored(
-                        pull, stack
-                    )  # a fill may have come and gone while the store said no
+                    # a fill may have come and gone while the store said no
+                    blob = await self._hits.blob(pull, stack)
             yield blob if blob is not None else await self._filled(pull, stack)
 
     async def relay(self, pull: Ping | TagsList | Referrers | Catalog) -> Answer:
@@ -120,65 +113,16 @@ class PullThrough:
     async def close(self) -> None:
         """Stop filling; finish what is being written behind."""
         await self._freshness.close()
+        await self._redirects.close()
         await self.fills.close()
         await self._manifests.close()
-
-    # The store has it.
-
-    async def _stored(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
-        try:
-            content, span = await self._open(pull, stack)
-        except (RangeNotSatisfiable, RangeInvalid) as error:
-            await self._admit(pull)  # first: 416 tells the size
-            raise RangeInvalid(error.size) from error
-        except StorageError as error:
-            self._missed(pull, error)
-            return None
-        await self._admit(pull)
-        return Blob(
-            descriptor=Descriptor(BLOB_TYPE, pull.digest, content.info.size),
-            span=span,
-            outcome=Outcome.HIT,
-            body=await stack.enter_async_context(aclosing(of_content(content, span))),
-            resume=lambda offset: self._resumed(pull, Span(offset, span.stop)),
-        )
-
-    async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> tuple[Content, Span]:
-        """One request to the store; a suffix range needs the size first."""
-        key = blob_key(pull.digest)
-        wanted = None
-        if pull.range is not None:
-            first, last = pull.range.first, pull.range.last
-            if first is None:
-                wanted = _resolve(pull.range, (await self._store.stat(key)).size)
-            else:
-                wanted = Span(first, ENDLESS if last is None else last + 1)
-        content = await stack.enter_async_context(self._store.open(key, wanted))
-        return content, content.span
-
-    async def _admit(self, pull: BlobPull) -> None:
-        """Return when the caller may read the blob and it belongs to the repository; raise as the upstream does."""
-        linked = await self._links.has_layer(pull.repository, pull.digest)
-        confirmed = await pull.right.ask(pull)
-        if linked:
-            return
-        if not confirmed:
-            await self._upstream.resolve(replace(pull, head=True, range=None))
-            pull.right.granted(pull.repository)
-        await self._links.put_layer(pull.repository, pull.digest)
 
     async def _admit_joiner(self, pull: BlobPull, fill: Fill) -> None:
         """A fill vouches for its own repository; to one who asks in another, its digest is only a guess."""
         if fill.pull.repository == pull.repository:
             await pull.right.ask(pull)
         else:
-            await self._admit(pull)
-
-    def _missed(self, pull: BlobPull, error: StorageError) -> None:
-        if not isinstance(error, NotFound | LeftAlone):
-            log.warning(
-                "blob not read from the store, fetching it", digest=str(pull.digest), error=str(error)
-            )
+            await self._hits.admit(pull)
 
     async def _resumed(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes]:
         """The rest of a stored blob whose file could not be read under the server: from a fill, which heals it."""

@@ -10,6 +10,7 @@ from msrcache.config.fields import (
     Flag,
     Network,
     OptionalAddress,
+    OptionalUrl,
     Pattern,
     RegistryHost,
     Resolver,
@@ -171,6 +172,26 @@ class StoreSection(Section):
     breaker: BreakerSection = BreakerSection()
 
 
+class ClientsSection(Section):
+    """How the clients of some networks get stored blobs; the first entry that has the client's network decides."""
+
+    networks: tuple[Network, ...]
+    """Their networks."""
+    mode: Literal["redirect", "stream"] = "redirect"
+    """redirect: they are sent to the storage service; stream: the bytes flow through the cache."""
+    endpoint: OptionalUrl = ""
+    """Where they reach the storage service: scheme, host and port; empty: where the driver does."""
+
+
+class RedirectSection(Section):
+    """Which hits are left to the storage service, where the driver has URLs and storage.redirect.disable is false."""
+
+    threshold: Bytes = 64 * KIB
+    """Smaller blobs are streamed: a second connection costs the client more."""
+    clients: tuple[ClientsSection, ...] = ()
+    """What differs by the client's network; a network without an entry is redirected to the driver's own endpoint."""
+
+
 class VerifySection(Section):
     """The look at a blob after it was stored."""
 
@@ -209,5 +230,8 @@ class CacheSection(Section):
     """Who answers _catalog."""
     lease: LeaseSection = LeaseSection()
     storage: StoreSection = StoreSection()
+    belief: PositiveSeconds = 600.0
+    """How long a blob or a link that was seen in the store is believed to be there, unless a read says otherwise."""
+    redirect: RedirectSection = RedirectSection()
     verify: VerifySection = VerifySection()
     metrics: MetricsSection = MetricsSection()

@@ -1,11 +1,14 @@
-"""The `middleware:` section: `registry: [{name: downstream}]` names the upstreams of the cache we replace."""
+"""The `middleware:` section: `registry: [{name: downstream}]` names the upstreams of the cache we replace,
+`storage: [{name: redirect}]` the host that sends its blobs.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
-from msrcache.config.fields import FilePath, Seconds, Section, Url, without_effect
+from msrcache.config.fields import FilePath, OptionalUrl, Seconds, Section, Url, without_effect
 
 
 def _one_shape(value: object) -> object:
@@ -72,15 +75,39 @@ class DownstreamSection(Section):
     options: DownstreamOptions
 
 
+class StorageOptions(Section):
+    """The options of `redirect`."""
+
+    baseurl: OptionalUrl = ""
+    """redirect: the host that clients are sent to for blobs, whatever the driver; only scheme and host count."""
+
+
+class StorageMiddlewareSection(Section):
+    """A middleware around the store."""
+
+    name: Literal["redirect", "rewrite", "cloudfront", "alicdn"]
+    """redirect; rewrite, cloudfront and alicdn have no effect: URLs are made by the storage driver itself."""
+    disabled: Any = without_effect("Docker Registry does not look at it either: take the entry out")
+    options: StorageOptions = StorageOptions()
+
+
 class MiddlewareSection(Section):
     """Lists of middlewares by what they wrap."""
 
     registry: tuple[DownstreamSection, ...] = ()
     """Only downstream, at most once."""
     repository: Any = without_effect("no such middleware is known here")
-    storage: Any = without_effect("URLs are made by the storage driver itself, not by a content network")
+    storage: tuple[StorageMiddlewareSection, ...] = ()
+    """What stands between the store and its URLs; of several named redirect the last one counts."""
 
     @property
     def downstream(self) -> DownstreamOptions | None:
         """The options of downstream, if it is there."""
         return self.registry[0].options if self.registry else None
+
+    @property
+    def redirect_base(self) -> str:
+        """scheme://host that middleware redirect sends clients to; empty without it."""
+        bases = [entry.options.baseurl for entry in self.storage if entry.name == "redirect"]
+        parts = urlsplit(bases[-1]) if bases else urlsplit("")
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""

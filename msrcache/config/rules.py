@@ -26,12 +26,25 @@ class Finding:
 
 
 DELETE: KeyPath = ("storage", "delete", "enabled")
+REDIRECT: KeyPath = ("storage", "redirect", "disable")
 DOWNSTREAM: KeyPath = ("middleware", "registry", 0, "options")
 
 
 def findings(config: Config) -> Iterator[Finding]:
     """Everything that the rules find."""
-    for rule in (_upstreams, _downstream, _proxy, _accounts, _auth, _listener, _tls, _trust):
+    rules = (
+        _upstreams,
+        _downstream,
+        _proxy,
+        _accounts,
+        _auth,
+        _listener,
+        _tls,
+        _trust,
+        _middleware,
+        _redirect,
+    )
+    for rule in rules:
         yield from rule(config)
 
 
@@ -170,3 +183,39 @@ def _trust(config: Config) -> Iterator[Finding]:
     if config.cache.proxy_protocol and not config.cache.trusted:
         words = "needs cache.trusted: the networks of the load balancers whose word is taken"
         yield Finding((("cache", "proxyprotocol"), ("cache", "trusted")), words)
+
+
+def _middleware(config: Config) -> Iterator[Finding]:
+    for number, entry in enumerate(config.middleware.storage):
+        path: KeyPath = ("middleware", "storage", number)
+        baseurl: KeyPath = (*path, "options", "baseurl")
+        if entry.name != "redirect":
+            words = (
+                "is accepted and has no effect: URLs are made by the driver itself, not by a content network"
+            )
+            yield Finding(((*path, "name"),), words, Kind.IGNORED)
+        elif not entry.options.baseurl:
+            yield Finding((baseurl,), "is required for redirect: the host that clients are sent to for blobs")
+        elif urlsplit(entry.options.baseurl).path:
+            words = "should end after the host: of its path nothing is used, as in Docker Registry"
+            yield Finding((baseurl,), words, Kind.WARNING)
+        elif config.storage.redirect_disable:
+            yield Finding(
+                ((*path, "name"), REDIRECT), "has no effect beside storage.redirect.disable", Kind.WARNING
+            )
+
+
+def _redirect(config: Config) -> Iterator[Finding]:
+    for number, entry in enumerate(config.cache.redirect.clients):
+        path: KeyPath = ("cache", "redirect", "clients", number)
+        if not entry.networks:
+            yield Finding(((*path, "networks"),), "should name at least one network, such as 10.0.0.0/8")
+        if entry.endpoint and entry.mode == "stream":
+            yield Finding(
+                ((*path, "endpoint"), (*path, "mode")), "contradicts mode stream: keep one of the two"
+            )
+        elif urlsplit(entry.endpoint).path:
+            words = "should end after host and port: the path is made from bucket and object"
+            yield Finding(((*path, "endpoint"),), words)
+        if config.storage.redirect_disable:
+            yield Finding((path, REDIRECT), "has no effect beside storage.redirect.disable", Kind.WARNING)

@@ -46,7 +46,7 @@ class Deadlines:
     """Seconds for one call."""
 
     ask: float = 10.0
-    """stat, open, presign, one step of a listing."""
+    """stat, open, one step of a listing."""
     change: float = 30.0
     """put, create, delete."""
     stall: float = 60.0
@@ -161,6 +161,11 @@ class Calls:
     def moved(self, direction: str, count: int) -> None:
         """Count bytes: `read` or `written`."""
         self._metrics.storage_bytes_total.labels(direction).inc(count)
+
+    def reading_failed(self) -> bool:
+        """Whether a reading call failed in the last TROUBLE seconds, and none has succeeded since."""
+        failed = self._failures.get(False)
+        return failed is not None and self._clock.monotonic() - failed[0] < TROUBLE
 
     def trouble(self) -> str | None:
         """The newest failure that still counts, in words."""

@@ -59,6 +59,10 @@ class Guard:
         """How to find out that it is back: each ends well, or raises as a call does."""
         self._probes = probes
 
+    def leaves_alone(self, side: Side) -> bool:
+        """Whether no call of this side goes out."""
+        return self._breakers[side].is_open
+
     def check(self, operation: str, key: str) -> None:
         """Returns where the call may go out, raises LeftAlone where not."""
         reading, writing = self._breakers[Side.READING], self._breakers[Side.WRITING]

@@ -100,6 +100,11 @@ class Store:
         """Whether writing is worth trying: allowed, and not refused in the last RECHECK seconds."""
         return self._allowed and self._refused() is None
 
+    @property
+    def readable(self) -> bool:
+        """Whether the store is being asked, and no reading of it failed lately without a success since."""
+        return not self._guard.leaves_alone(Side.READING) and not self.calls.reading_failed()
+
     def degraded(self) -> str | None:
         """What is wrong with the store, in words; None when all is well."""
         if self._refusal is not None:
@@ -227,14 +232,14 @@ class Store:
                     yield key, info
 
     async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
-        """As Driver."""
+        """As Driver. No call to the store, so it is not counted as one, and proves nothing of it."""
         check_key(self.name, key)
-        return await self.calls.repeatedly(
-            "presign",
-            key,
-            lambda: self.driver.presign(key, ttl, endpoint=endpoint),
-            deadline=self.deadlines.ask,
-        )
+        try:
+            async with asyncio.timeout(self.deadlines.ask):  # credentials may have to be renewed first
+                return await self.driver.presign(key, ttl, endpoint=endpoint)
+        except TimeoutError as error:
+            text = f"signing a URL was not done within {self.deadlines.ask:g} s"
+            raise TimedOut(self.name, key, None, text) from error
 
     async def sweep(self, older_than: float) -> int:
         """As Driver."""

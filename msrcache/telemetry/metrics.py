@@ -89,6 +89,17 @@ TABLE: tuple[Row, ...] = (
     _counter(
         "passed_total", "pulls", "Pulls passed through unstored, by reason: queue, spool or range.", "reason"
     ),
+    _counter(
+        "redirects_total",
+        "hits",
+        "Hits on blobs that could have been redirected, by what became of them.",
+        "result",
+    ),
+    _counter(
+        "redirected_bytes_total",
+        "bytes",
+        "Body bytes that clients were sent to the store for; none of them were sent here.",
+    ),
     _gauge("fills_active", "fills", "Fills under way."),
     _gauge("fills_queued", "fills", "Fills waiting for their turn."),
     _counter(
@@ -169,6 +180,8 @@ class Metrics:
     first_byte_seconds: Histogram
     delivery_cut_total: Counter
     passed_total: Counter
+    redirects_total: Counter
+    redirected_bytes_total: Counter
     fills_active: Gauge
     fills_queued: Gauge
     fills_total: Counter

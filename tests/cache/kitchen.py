@@ -11,7 +11,9 @@ from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import SoleReplica
 from msrcache.cache.links import Links
+from msrcache.cache.presence import Presence
 from msrcache.cache.pullthrough import PullThrough
+from msrcache.cache.redirects import Redirects, RedirectSettings
 from msrcache.cache.spool import Spool
 from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository
@@ -22,6 +24,7 @@ from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.memory import Memory
 from msrcache.storage.store import Store
 from msrcache.telemetry.metrics import Metrics
+from tests.stage.bucket import Bucket, Signing
 from tests.stage.clock import FakeClock
 from tests.stage.upstream import FakeUpstream
 
@@ -34,9 +37,11 @@ class Sickness:
     """Faults of a store: an operation on a key that holds the text fails, or waits before it takes effect.
 
     `fails` maps an operation to that text; `held` names the one operation that sets `reached` and waits for `release`;
-    keys that hold the text of `hides` are never found.
+    keys that hold the text of `hides` are never found. `calls` has every request to the store, in order: signing and
+    reading on are none.
     """
 
+    calls: list[str] = field(default_factory=list)
     fails: dict[str, str] = field(default_factory=dict)
     held: str = ""
     hides: str | None = None
@@ -45,6 +50,8 @@ class Sickness:
 
     async def before(self, operation: str, key: str) -> None:
         """As Faults.before."""
+        if operation not in ("presign", "read"):
+            self.calls.append(f"{operation} {key}")
         if operation == self.held:
             self.reached.set()
             await self.release.wait()
@@ -67,6 +74,7 @@ class Cache:
     pulls: PullThrough
     sickness: Sickness
     metrics: Metrics
+    clock: FakeClock
 
     def stored(self, digest: Digest) -> bytes | None:
         """What the store has of a blob."""
@@ -97,33 +105,39 @@ async def cache(
     upstream: FakeUpstream | None = None,
     settings: FillSettings | None = None,
     spool_size: int = 0,
+    service: Bucket | None = None,
+    redirecting: RedirectSettings | None = None,
 ) -> AsyncIterator[Cache]:
-    """A cache that is closed on leaving."""
+    """A cache that is closed on leaving; over a service with signed URLs its hits are redirected."""
     upstream, sickness, clock, metrics = upstream or FakeUpstream(), Sickness(), FakeClock(), Metrics()
-    memory = Memory(faults=sickness)
+    memory = Signing(service, faults=sickness) if service is not None else Memory(faults=sickness)
     store = Store(memory, metrics=metrics, clock=clock)
     spool = Spool(path / "spool", size=spool_size)
     await spool.start()
-    links = Links(store, clock)
+    links, presence = Links(store, clock), Presence(clock)
+    redirects = Redirects(store, presence, settings=redirecting or RedirectSettings(), metrics=metrics)
     kitchen = Kitchen(
         upstream=upstream,
         store=store,
         spool=spool,
         links=links,
+        presence=presence,
         leases=SoleReplica(),
         metrics=metrics,
         clock=clock,
         settings=settings or FillSettings(),
     )
-    pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()))
+    pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()), redirects)
     try:
-        yield Cache(upstream, memory, spool, pulls, sickness, metrics)
+        yield Cache(upstream, memory, spool, pulls, sickness, metrics, clock)
     finally:
         await pulls.close()
         await spool.close()
         await store.close()
 
 
-def blob_pull(digest: Digest, *, repository: Repository = A, wanted: RangeRequest | None = None) -> BlobPull:
+def blob_pull(
+    digest: Digest, *, repository: Repository = A, wanted: RangeRequest | None = None, address: str = ""
+) -> BlobPull:
     """A pull by the cache itself."""
-    return BlobPull(repository=repository, digest=digest, range=wanted)
+    return BlobPull(repository=repository, digest=digest, range=wanted, address=address)

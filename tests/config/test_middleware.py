@@ -63,3 +63,45 @@ def test_an_unknown_registry_middleware_is_refused() -> None:
 def test_without_the_middleware_there_are_no_options() -> None:
     """An empty section is none."""
     assert loaded("middleware: ").config.middleware.downstream is None
+
+
+STORAGE = "middleware: {storage: [%s]}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "base"),
+    [
+        (
+            "{name: redirect, options: {baseurl: https://blobs.example.com:8443/below/}}",
+            "https://blobs.example.com:8443",
+        ),
+        (
+            "{name: redirect, options: {baseurl: https://a}}, {name: redirect, options: {baseurl: http://b}}",
+            "http://b",
+        ),
+        ("{name: cloudfront, options: {baseurl: https://a}}", ""),
+        ("", ""),
+    ],
+)
+def test_a_redirect_names_a_host(entries: str, base: str) -> None:
+    """Scheme and host of its baseurl, as in Docker Registry; of several the last, which stands outermost."""
+    assert loaded(STORAGE % entries).config.middleware.redirect_base == base
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "words"),
+    [
+        ("{name: redirect}", "options.baseurl", "is required for redirect"),
+        (
+            "{name: redirect, options: {baseurl: blobs.example.com}}",
+            "options.baseurl",
+            "should begin with https://",
+        ),
+        ("{name: mirror}", "name", "should be redirect, rewrite"),
+    ],
+)
+def test_a_wrong_redirect_is_refused(entry: str, key: str, words: str) -> None:
+    """Docker Registry panics at start."""
+    problem = refusal(STORAGE % entry)
+    assert problem.key == f"middleware.storage[0].{key}"
+    assert words in str(problem)

@@ -30,6 +30,26 @@ ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https:
         ("http: {addr: 0.0.0.0}", "http.addr", 'or [IPv6 address]:port, here is "0.0.0.0"'),
         ("http: {debug: {addr: ':5000'}}", "http.debug.addr", "address of the main listener"),
         ("cache: {metrics: {addr: ':5000'}}", "cache.metrics.addr", "address of the main listener"),
+        (
+            "cache: {redirect: {clients: [{networks: []}]}}",
+            "cache.redirect.clients[0].networks",
+            "at least one",
+        ),
+        (
+            "cache: {redirect: {clients: [{mode: stream}]}}",
+            "cache.redirect.clients[0].networks",
+            "is required",
+        ),
+        (
+            "cache: {redirect: {clients: [{networks: [10.0.0.0/8], mode: stream, endpoint: https://a}]}}",
+            "cache.redirect.clients[0].endpoint",
+            "contradicts mode stream",
+        ),
+        (
+            "cache: {redirect: {clients: [{networks: [10.0.0.0/8], endpoint: https://a/bucket}]}}",
+            "cache.redirect.clients[0].endpoint",
+            "should end after host and port",
+        ),
         ("cache: {proxyprotocol: true}", "cache.proxyprotocol", "needs cache.trusted"),
         (
             "cache: {upstreams: [{url: https://a, username: u}]}",
@@ -71,6 +91,10 @@ def test_a_contradiction_is_refused(text: str, key: str, words: str) -> None:
             "lets everyone who can reach",
         ),
         (
+            "middleware: {storage: [{name: redirect, options: {baseurl: https://a/b}}]}",
+            "of its path nothing is used",
+        ),
+        (
             ENTRY.replace("[https://a]", "[{originhost: https://a}, {originhost: https://b}]") % ("", ""),
             "several origins",
         ),
@@ -89,11 +113,20 @@ def test_what_is_doubtful_is_a_warning(text: str, words: str) -> None:
         ("proxy: {remoteurl: https://a, ttl: 1h}", "has no effect without storage.delete.enabled"),
         ("proxy: {remoteurl: http://a, username: u, password: p}", "clear text"),
         ("http: {addr: ':1'}", "names no upstream"),
+        (
+            "cache: {redirect: {clients: [{networks: [10.0.0.0/8]}]}}",
+            "has no effect beside storage.redirect.disable",
+        ),
+        (
+            "middleware: {storage: [{name: redirect, options: {baseurl: https://a}}]}",
+            "has no effect beside storage.redirect.disable",
+        ),
     ],
 )
-def test_a_doubtful_proxy_is_a_warning(text: str, words: str) -> None:
+def test_what_only_seems_to_work_is_a_warning(text: str, words: str) -> None:
     """Docker Registry accepts these."""
-    problems = bare(f"version: 0.1\nstorage: inmemory\n{text}\n").problems
+    storage = "storage: {inmemory: , redirect: {disable: true}}"
+    problems = bare(f"version: 0.1\n{storage}\n{text}\n").problems
     assert any(words in problem.message for problem in problems)
 
 
@@ -115,6 +148,8 @@ def test_a_blobttl_of_nothing_is_refused() -> None:
     [
         "http: {net: unix, addr: /run/cache.sock}",
         "http: {tls: {certificate: /c, key: /k, clientcas: [/a]}}",
+        "cache: {redirect: {clients: [{networks: [10.0.0.0/8], endpoint: https://a:8443}]}}",
+        "middleware: {storage: [{name: redirect, options: {baseurl: https://a}}]}",
         "cache: {proxyprotocol: true, trusted: [10.0.0.1]}",
         "auth: {htpasswd: {path: /h}}\ncache: {access: {mode: basic}}",
         "cache: {upstreams: [{url: https://a, username: u, passwordfile: /p, certificate: /c, key: /k}]}",

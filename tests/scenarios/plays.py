@@ -31,11 +31,15 @@ def configuration(folder: Path, *upstreams: str, mode: str = "open", more: str =
 
 @asynccontextmanager
 async def cache(
-    folder: Path, *upstreams: Scripted, mode: str = "open", more: str = ""
+    folder: Path,
+    *upstreams: Scripted,
+    mode: str = "open",
+    more: str = "",
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Application]:
-    """The whole cache in this process, in front of the upstreams."""
+    """The whole cache in this process, in front of the upstreams; `environ` has REGISTRY_… variables."""
     text = configuration(folder, *(upstream.url for upstream in upstreams), mode=mode, more=more)
-    async with Application(parse(text, "config.yml", {}).config).running() as application:
+    async with Application(parse(text, "config.yml", environ or {}).config).running() as application:
         yield application
 
 

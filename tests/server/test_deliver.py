@@ -303,7 +303,11 @@ async def test_elsewhere(served: Served) -> None:
     client = await served.connect()
     reply = await client.ask(url(digest))
     assert (reply.status, reply["Location"]) == (307, "https://bucket.test/key?signature=x")
-    assert reply["Cache-Control"] == "no-cache"
+    assert (reply["Cache-Control"], reply["Docker-Content-Digest"]) == ("no-cache", str(digest))
+    assert (reply.body, reply.get("ETag"), reply.get("Accept-Ranges")) == (b"", None, None)
+    assert served.count("bytes_total", outcome="hit") == 0
+    assert (served.records.kept[0].status, served.records.kept[0].outcome) == (307, "hit")
+    assert "signature" not in repr(served.records.kept)
     head = await client.ask(url(digest), method="HEAD")
     assert (head.status, head["Content-Length"]) == (200, "3000000")
 

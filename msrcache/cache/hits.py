@@ -1,0 +1,138 @@
+"""Hits: a blob that is here, by the cheapest way that its client may take.
+
+In this order:
+1. the store's own service sends it: redirects;
+2. the object: a span of a file, or a stream.
+
+Rules:
+1. Nobody learns anything of a blob, its address and its size included, before the caller's own question and the
+   repository's link (or the upstream's word) were answered.
+2. A store that fails is a miss. That a blob is not there ends what was believed of it and of its link.
+3. Everything found in the store is a sighting, by which the next redirect costs no request.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+
+from msrcache.cache.fill import Kitchen
+from msrcache.cache.layout import blob_key
+from msrcache.cache.reading import of_content
+from msrcache.cache.redirects import Redirects
+from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.errors import RangeInvalid
+from msrcache.oci.pulls import BlobPull
+from msrcache.oci.ranges import Span
+from msrcache.oci.registry import Blob, Outcome
+from msrcache.storage.driver import Content
+from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
+from msrcache.telemetry.logs import get_logger
+
+BLOB_TYPE = "application/octet-stream"
+ENDLESS = 1 << 62
+
+log = get_logger(__name__)
+
+
+class Hits:
+    """Serves what is stored."""
+
+    def __init__(
+        self,
+        kitchen: Kitchen,
+        redirects: Redirects,
+        *,
+        heal: Callable[[BlobPull, Span], AsyncIterator[bytes]],
+    ) -> None:
+        """`heal` brings a span by another way, when reading the stored blob failed under its reader."""
+        self._upstream = kitchen.upstream
+        self._store = kitchen.store
+        self._links = kitchen.links
+        self._presence = kitchen.presence
+        self._redirects = redirects
+        self._heal = heal
+
+    def __repr__(self) -> str:
+        return f"<Hits {self._redirects!r}>"
+
+    async def descriptor(self, pull: BlobPull) -> Descriptor | None:
+        """What HEAD tells, the caller admitted; None where the store does not have it."""
+        try:
+            size = (await self._store.stat(blob_key(pull.digest))).size
+        except StorageError as error:
+            self._missed(pull, error)
+            return None
+        self._presence.saw(pull.digest, size)
+        await self.admit(pull)
+        return Descriptor(BLOB_TYPE, pull.digest, size)
+
+    async def blob(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
+        """The blob, open in `stack`, the caller admitted; None where the store does not have it."""
+        try:
+            offer = await self._redirects.offer(pull)
+            if offer is None:
+                return await self._opened(pull, stack)
+            await self.admit(pull)
+            if not self._redirects.take(pull, offer):
+                return await self._opened(pull, stack, admitted=True)
+            descriptor = Descriptor(BLOB_TYPE, pull.digest, offer.size)
+            return Blob(descriptor, Span.whole(offer.size), Outcome.HIT, offer.elsewhere)
+        except StorageError as error:
+            self._missed(pull, error)
+            return None
+
+    async def admit(self, pull: BlobPull) -> None:
+        """Return when the caller may read the blob and it belongs to the repository; raise as the upstream does."""
+        linked = await self._links.has_layer(pull.repository, pull.digest)
+        confirmed = await pull.right.ask(pull)
+        if linked:
+            return
+        if not confirmed:
+            await self._upstream.resolve(replace(pull, head=True, range=None))
+            pull.right.granted(pull.repository)
+        await self._links.put_layer(pull.repository, pull.digest)
+
+    async def _opened(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool = False) -> Blob:
+        try:
+            content = await self._open(pull, stack)
+        except (RangeNotSatisfiable, RangeInvalid) as error:
+            if not admitted:
+                await self.admit(pull)  # first: 416 tells the size
+            raise RangeInvalid(error.size) from error
+        self._presence.saw(pull.digest, content.info.size)
+        if not admitted:
+            await self.admit(pull)
+        span = content.span
+        return Blob(
+            descriptor=Descriptor(BLOB_TYPE, pull.digest, content.info.size),
+            span=span,
+            outcome=Outcome.HIT,
+            body=await stack.enter_async_context(aclosing(of_content(content, span))),
+            resume=lambda offset: self._heal(pull, Span(offset, span.stop)),
+        )
+
+    async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> Content:
+        """One request to the store; a suffix range needs the size first."""
+        key = blob_key(pull.digest)
+        wanted = None
+        if pull.range is not None:
+            first, last = pull.range.first, pull.range.last
+            if first is None:
+                wanted = pull.range.resolve(await self._size(pull))
+            else:
+                wanted = Span(first, ENDLESS if last is None else last + 1)
+        return await stack.enter_async_context(self._store.open(key, wanted))
+
+    async def _size(self, pull: BlobPull) -> int:
+        """A blob never changes its size, so what was seen once is right as long as the blob is there."""
+        known = self._presence.size(pull.digest)
+        return known if known is not None else (await self._store.stat(blob_key(pull.digest))).size
+
+    def _missed(self, pull: BlobPull, error: StorageError) -> None:
+        if isinstance(error, NotFound):
+            self._presence.forget(pull.digest)
+            self._links.forget(pull.repository, pull.digest)
+        elif not isinstance(error, LeftAlone):
+            log.warning(
+                "blob not read from the store, fetching it", digest=str(pull.digest), error=str(error)
+            )
