@@ -4,16 +4,19 @@
       filesystem:
         rootdirectory: /var/lib/registry   # one file system, local or NFS
         maxthreads: 100                    # disk calls at once; below 25 becomes 25, as in Docker Registry
+        nfs: auto                          # true, false, or auto: the mount's type says it
 
 The layout is the keys' own, so Docker Registry reads what is written here and the other way round.
 All disk work runs in threads of its own, at most `maxthreads`: a disk that hangs takes these, not the loop.
+On NFS what the kernel says of names is doubted (`lookups`), and what a client renames instead of removing while
+it is open (.nfs…) is no object.
 Not here: the threads (`disk`), how files are staged and published (`staging`, `filewriter`), deadlines and
 retries (`store`).
 """
 
-import errno
 import itertools
 import os
+import re
 import stat as modes
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +29,7 @@ from msrcache.storage.disk import Disk
 from msrcache.storage.driver import FileContent, ObjectInfo
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.filewriter import FileWriter
+from msrcache.storage.lookups import GONE, Lookups
 from msrcache.storage.parameters import Parameters
 from msrcache.storage.staging import STAGING, Staging
 
@@ -39,26 +43,33 @@ BATCH: Final = 512
 _OURS: Final = frozenset({STAGING, "msrcache/spool"})
 """Folders below the root that hold no objects."""
 
+_SILLY: Final = re.compile(r"\.nfs[0-9a-f]{24}")
+"""What an NFS client calls a file that was removed while it is open there; it goes when it is closed."""
+
 
 def make(parameters: Mapping[str, object]) -> "Filesystem":
     """The driver for these parameters. Raises ParameterError."""
     given = Parameters("filesystem", parameters)
     root = given.text("rootdirectory", DEFAULT_ROOT)
     threads = given.whole("maxthreads", DEFAULT_THREADS)
+    told = given.text("nfs", "auto").lower()
+    nfs = None if told == "auto" else given.flag("nfs", default=False)
     given.done()
     if not root.startswith("/"):
         raise given.wrong("rootdirectory", "should be an absolute path")
-    return Filesystem(Path(root), threads=max(FEWEST_THREADS, threads))
+    return Filesystem(Path(root), threads=max(FEWEST_THREADS, threads), nfs=nfs)
 
 
 class Filesystem:
     """Implements Driver over a folder."""
 
-    def __init__(self, root: Path, *, threads: int = DEFAULT_THREADS) -> None:
+    def __init__(self, root: Path, *, threads: int = DEFAULT_THREADS, nfs: bool | None = None) -> None:
+        """`nfs`: whether the folder is on a file server; None finds out."""
         self.name = "filesystem"
         self.create_is_exclusive = True
         self.root = root
-        self._staging = Staging(root)
+        self.lookups = Lookups(root, nfs=nfs)
+        self._staging = Staging(root, self.lookups)
         self._disk = Disk("filesystem", threads=threads)
 
     def __repr__(self) -> str:
@@ -135,23 +146,12 @@ class Filesystem:
         return self.root / key
 
     def _stat(self, key: str) -> ObjectInfo:
-        path = self.path(key)
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            self._look_again(path)
-            status = path.stat()
-        return _info(status, key, self.name)
+        return _info(self.lookups.at(self.path(key), Path.stat, presence=True), key, self.name)
 
     def _open(self, key: str, span: Span | None) -> FileContent:
-        path = self.path(key)
+        fd, status = self.lookups.at(self.path(key), _open_to_read)
         try:
-            fd = _open_to_read(path)
-        except FileNotFoundError:
-            self._look_again(path)
-            fd = _open_to_read(path)
-        try:
-            info = _info(os.fstat(fd), key, self.name)
+            info = _info(status, key, self.name)
             if span is None:
                 return FileContent(info, Span.whole(info.size), fd)
             if span.start >= info.size:
@@ -160,13 +160,6 @@ class Filesystem:
         except BaseException:
             os.close(fd)
             raise
-
-    def _look_again(self, path: Path) -> None:
-        """Before a miss is believed: returns when asking again is worth it, else raises FileNotFoundError.
-
-        A local file system is believed at once. A file server's client may remember that a name was absent.
-        """
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 def _walk(top: Path, prefix: str) -> Iterator[list[tuple[str, ObjectInfo]]]:
@@ -179,14 +172,20 @@ def _walk(top: Path, prefix: str) -> Iterator[list[tuple[str, ObjectInfo]]]:
             below = f"{key}/{entry.name}" if key else entry.name
             try:
                 if not entry.is_dir(follow_symlinks=False):
-                    status = entry.stat()
-                    if modes.S_ISREG(status.st_mode):
-                        found.append((below, ObjectInfo(status.st_size, status.st_mtime)))
+                    found += _objects(entry, below)
                 elif below not in _OURS:
                     folders.append((Path(entry.path), below))
-            except FileNotFoundError:
-                continue  # deleted since the folder was read
+            except OSError as error:
+                if error.errno not in GONE:  # deleted since the folder was read
+                    raise
         yield found
+
+
+def _objects(entry: os.DirEntry[str], key: str) -> Iterator[tuple[str, ObjectInfo]]:
+    """The object that an entry is, if it is one."""
+    status = entry.stat()
+    if modes.S_ISREG(status.st_mode) and not _SILLY.fullmatch(entry.name):
+        yield key, ObjectInfo(status.st_size, status.st_mtime)
 
 
 def _batch(walk: Iterator[list[tuple[str, ObjectInfo]]]) -> tuple[list[tuple[str, ObjectInfo]], bool]:
@@ -204,13 +203,20 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         return []
 
 
-def _open_to_read(path: Path) -> int:
+def _open_to_read(path: Path) -> tuple[int, os.stat_result]:
     # O_NONBLOCK: opening a FIFO that somebody put there must not hang a thread.
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return fd, os.fstat(fd)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _info(status: os.stat_result, key: str, driver: str) -> ObjectInfo:

@@ -6,6 +6,7 @@ Rules:
 2. A staged file is locked (flock) while its writer lives. What is not locked was left by a dead writer.
 3. After publishing, the folder is made durable, and each folder that was made for it.
 4. Folders that became empty go with their last object, so a publisher makes them again until it is faster.
+5. Files are closed before they are removed: an NFS client would rename an open one and remove it later.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from msrcache.oci.ranges import Span
+from msrcache.storage.lookups import Lookups
 
 STAGING: Final = "msrcache/staging"
 """Below the root; no key lies there."""
@@ -47,9 +49,10 @@ class Staged:
 class Staging:
     """Stages and publishes files below one root. `link` is a seam: tests lose its reply."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lookups: Lookups | None = None) -> None:
         self.root = root
         self.folder = root / STAGING
+        self._lookups = lookups or Lookups(root)
         self._token = secrets.token_hex(8)
         self._numbers = itertools.count()
         self._umask = _umask()
@@ -85,7 +88,8 @@ class Staging:
             path = self.name()
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:
+            except OSError as error:
+                _only_gone(error)
                 self._make_folders(self.folder)
                 continue
             if _lock(fd) and os.fstat(fd).st_nlink:
@@ -116,7 +120,7 @@ class Staging:
         try:
             made = self._publish(target, lambda: self.link(staged.path, target))
         except OSError as error:
-            if staged.path.stat().st_nlink < 2:
+            if _names(staged.path) < 2:
                 if error.errno != errno.EEXIST:
                     raise
                 if target.is_dir():
@@ -150,7 +154,7 @@ class Staging:
     def remove(self, target: Path) -> None:
         """Remove an object if it is there, and the folders that this empties."""
         try:
-            target.unlink()
+            self._lookups.at(target, Path.unlink)
         except (FileNotFoundError, NotADirectoryError):
             return
         except (IsADirectoryError, PermissionError):
@@ -181,23 +185,26 @@ class Staging:
         for _ in range(TRIES):
             try:
                 publish()
-            except FileNotFoundError:
+            except OSError as error:
+                _only_gone(error)
                 made += self._make_folders(target.parent)
             else:
                 return made
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
 
     def _make_folders(self, folder: Path) -> list[Path]:
-        missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-        # Another replica may remove a parent that is empty for now: the caller tries again.
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except FileExistsError as error:  # also when it was there and then was not
-                if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
-                    raise NotADirectoryError(
-                        errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)
-                    ) from error
+        above = (folder, *folder.parents)
+        missing: list[Path] = []
+        try:
+            missing += itertools.takewhile(lambda path: not path.exists(), above)
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # also when it was there and then was not
+            if any(path.exists() and not path.is_dir() for path in above):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+        except OSError as error:
+            _only_gone(
+                error
+            )  # another replica may remove a parent that is empty for now: the caller tries again
         return missing
 
 
@@ -222,11 +229,11 @@ def copy(source: int, span: Span, target: int, at: int) -> None:
 
 
 def discard(staged: Staged) -> None:
-    """Remove a staged file if it is still there, and let go of it."""
+    """Let go of a staged file, and remove it if it is still there (a sweep may have been faster)."""
     try:
-        staged.path.unlink(missing_ok=True)
-    finally:
         os.close(staged.fd)
+    finally:
+        staged.path.unlink(missing_ok=True)
 
 
 def persist_folder(folder: Path) -> None:
@@ -244,10 +251,25 @@ def persist_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def _only_gone(error: OSError) -> None:
+    """Raise what says anything else than that a folder is gone (ESTALE: others made it anew)."""
+    if error.errno not in {errno.ENOENT, errno.ESTALE}:
+        raise error
+
+
 def _persist(target: Path, made: list[Path]) -> None:
     persist_folder(target.parent)
     for folder in made:
         persist_folder(folder.parent)
+
+
+def _names(path: Path) -> int:
+    """How many names a file has. By opening it: what was known of it before may be older than the last link."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.fstat(fd).st_nlink
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

@@ -13,6 +13,7 @@ from msrcache.oci.ranges import Span
 from msrcache.storage.driver import FileContent
 from msrcache.storage.errors import Denied, NoSpace, NotFound, ReadOnly, StorageError, Unavailable
 from msrcache.storage.filesystem import DEFAULT_ROOT, Filesystem, make
+from msrcache.storage.parameters import ParameterError
 
 
 @pytest.fixture
@@ -186,20 +187,21 @@ async def test_long_listings_are_walked_in_steps(driver: Filesystem) -> None:
     assert {key async for key, _ in driver.list("")} == names
 
 
-async def test_a_miss_may_be_looked_at_again(driver: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seam for file servers whose clients remember that a name was absent."""
-    looked: list[Path] = []
+async def test_parameters_of_nfs(tmp_path: Path) -> None:
+    """auto finds out, true and false are believed, anything else is refused."""
+    for told, nfs in ((None, None), ("auto", None), ("AUTO", None), ("true", True), (False, False)):
+        made = make({"rootdirectory": str(tmp_path), "nfs": told})
+        assert f"nfs={nfs}>" in repr(made.lookups)
+        await made.close()
+    with pytest.raises(ParameterError, match=r"storage\.filesystem\.nfs should be true or false"):
+        make({"nfs": "maybe"})
 
-    def look_again(path: Path) -> None:
-        looked.append(path)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"1")
 
-    monkeypatch.setattr(driver, "_look_again", look_again)
-    assert (await driver.stat("a")).size == 1
-    async with driver.open("b") as content:
-        assert content.info.size == 1
-    assert looked == [driver.root / "a", driver.root / "b"]
+async def test_what_an_nfs_client_keeps_of_removed_files_is_no_object(driver: Filesystem) -> None:
+    """Its name is .nfs and 24 digits; other hidden files are objects."""
+    await driver.put("a/.nfs", b"1")
+    (driver.root / "a/.nfs0000000000c0ffee00000001").touch()
+    assert [key async for key, _ in driver.list("")] == ["a/.nfs"]
 
 
 async def _fail_within(driver: Filesystem) -> None:

@@ -150,6 +150,50 @@ def test_folders_that_others_remove_are_made_again(staging: Staging, monkeypatch
     assert names(staging) == []
 
 
+def test_a_folder_made_anew_by_others_is_taken(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server says ESTALE of what was removed: the same as gone, also for the staging folder itself."""
+    real_replace, real_open, stale = Path.replace, os.open, iter(range(2))
+
+    def forget() -> None:
+        if next(stale, None) is not None:
+            raise OSError(errno.ESTALE, "-")
+
+    def replace(path: Path, target: Path) -> Path:
+        forget()
+        return real_replace(path, target)
+
+    def open_(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            forget()
+        return real_open(path, flags, mode)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    put(staging, "a/b", b"1")
+    stale = iter(range(2))
+    monkeypatch.setattr(os, "open", open_)
+    put(staging, "a/c", b"2")
+    assert (staging.root / "a/c").read_bytes() == b"2"
+    assert names(staging) == []
+
+
+def test_files_are_closed_before_they_are_removed(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an NFS client renames them and removes them later; a sweep in between is no obstacle."""
+    real, order = Path.unlink, list[bool]()
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        links = list(Path("/proc/self/fd").iterdir())
+        order.append(path in [link.readlink() for link in links if link.is_symlink()])
+        real(path, missing_ok=missing_ok)
+
+    staged = staging.open()
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert staging.sweep(0.0) == 0
+    order.clear()
+    module.discard(staged)
+    assert order == [False]
+    assert names(staging) == []
+
+
 def test_empty_folders_go_with_the_last_object(staging: Staging) -> None:
     """Up to the first that holds something; the root stays."""
     put(staging, "a/b/c/d", b"1")
