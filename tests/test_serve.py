@@ -65,6 +65,44 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
         assert "Traceback" not in process.said(100_000)
 
 
+async def test_sigterm_right_behind_a_pull(tmp_path: Path) -> None:
+    """The last byte has just come when SIGTERM does: the process ends only when the blob is in the store, each time."""
+    async with scripted() as upstream:
+        for number in range(5):
+            data = noise(1_000_000, 60 + number)
+            path = upstream.publish_blob(data)
+            async with serving(tmp_path, upstream) as (process, port), pulling(port, path) as client:
+                assert await client.take(len(data)) == data
+                os.kill(process.pid, signal.SIGTERM)
+                assert await process.wait() == 0
+            assert stored(tmp_path, data) == data
+        assert left_behind(tmp_path) == []
+        assert [line for line in upstream.lines if line.startswith("HEAD")] == []
+
+
+async def test_a_drain_whose_time_is_up_cuts_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    """The upstream holds at byte k for longer than the drain: a short body that is seen as one, and no byte twice."""
+    async with scripted() as upstream:
+        path = upstream.publish_blob(DATA)
+        upstream.script(path, Turn(hold=Hold(K)))
+        async with serving(tmp_path, upstream) as (process, port):
+            config = tmp_path / "config.yml"
+            config.write_text(config.read_text().replace("draintimeout: 5s", "draintimeout: 300ms"))
+            os.kill(process.pid, signal.SIGHUP)
+            await says(process, "configuration re-read")
+            async with pulling(port, path) as client:
+                assert await client.take(K) == DATA[:K]
+                os.kill(process.pid, signal.SIGTERM)
+                assert await client.rest() == b""
+            assert await process.wait() == 0
+            assert "drain time is up" in process.said(100_000)
+        assert stored(tmp_path, DATA) is None
+        async with serving(tmp_path, upstream) as (_, port):
+            assert (await pull(port, path)).body == DATA
+        blobs = [line for line in upstream.lines if path in line]
+        assert blobs == [f"GET {path}", f"GET {path} bytes={K - 1}-"]
+
+
 async def test_sighup_re_reads_and_a_bad_file_keeps_the_old(tmp_path: Path) -> None:
     """SIGHUP takes over new headers; after one with a broken file the process serves on as before and says so."""
     async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):

@@ -11,7 +11,7 @@ from msrcache.cache.layout import blob_key
 from msrcache.config.load import parse
 from msrcache.oci.digest import Digest
 from tests.stage.process import until
-from tests.stage.scripted import PATIENCE, Scripted
+from tests.stage.scripted import PATIENCE, Scripted, reset
 
 
 def configuration(folder: Path, *upstreams: str, mode: str = "open", more: str = "") -> str:
@@ -76,6 +76,14 @@ class Pull:
     def leave(self) -> None:
         """Gone in the middle, without a word."""
         self._writer.transport.abort()
+
+    def reset(self) -> None:
+        """Gone with an RST."""
+        reset(self._writer)
+
+    def half_close(self) -> None:
+        """Nothing more will be sent, though the rest is still wanted."""
+        self._writer.write_eof()
 
 
 @dataclass(frozen=True, slots=True)

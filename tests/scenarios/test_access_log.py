@@ -47,7 +47,7 @@ async def test_the_upstream_of_a_miss_of_a_joiner_and_of_no_hit(tmp_path: Path) 
             tmp_path, {"url": upstream.url}, settings={"access": {"mode": "open"}}, sections=JSON
         ) as running,
     ):
-        port = int(running.host.rpartition(":")[2])
+        port = running.port
         path = upstream.publish_blob(DATA)
         hold = Hold(K)
         upstream.script(path, Turn(hold=hold))
@@ -68,7 +68,7 @@ async def test_the_upstream_of_a_miss_of_a_joiner_and_of_no_hit(tmp_path: Path) 
 async def test_a_refusal_names_who_refused_and_a_question_whom_it_was_put_to(tmp_path: Path) -> None:
     """401 of the upstream, and a hit whose caller had to be asked about: both name the upstream."""
     async with scripted() as upstream, cache(tmp_path, {"url": upstream.url}, sections=JSON) as running:
-        port = int(running.host.rpartition(":")[2])
+        port = running.port
         path = upstream.publish_blob(DATA)
         upstream.guard = lambda request: None if request.authorization else Turn(status=401)
         assert (await pull(port, path)).status == 401
@@ -93,7 +93,7 @@ async def test_a_body_that_went_on_elsewhere_names_both(tmp_path: Path) -> None:
         for upstream in (one, two):  # whichever is asked first breaks, and then refuses to go on
             upstream.script(path, Turn(cut=K), Turn(status=503), Turn(status=503))
         async with cache(tmp_path, {"url": one.url}, settings=settings, sections=JSON) as running:
-            port = int(running.host.rpartition(":")[2])
+            port = running.port
             await pull(port, path)
             (line,) = await written(running, path, 1)
             assert set(str(line["upstream"]).split(",")) == {named(one), named(two)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,24 @@ class RunningCache:
     url: str
     data: Path
     process: Process
+
+    @property
+    def port(self) -> int:
+        """The loopback port."""
+        return int(self.host.rpartition(":")[2])
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process holds now."""
+        return int(self._proc("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def descriptors(self) -> int:
+        """Files and sockets that it has open now."""
+        return sum(1 for _ in self._proc("fd").iterdir())
+
+    def _proc(self, name: str) -> Path:
+        return Path("/proc") / str(self.process.pid) / name
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,8 @@ the test lets it go, and says when it got there.
 """
 
 import asyncio
+import socket
+import struct
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -31,7 +33,8 @@ class Hold:
 class Turn:
     """One answer. `body` None: what is published. `length`: the Content-Length told, where it is a lie.
 
-    `cut` breaks the connection after so many bytes; `ranges` False answers a Range with the whole.
+    `cut` breaks the connection after so many bytes, with `reset` by an RST; `ranges` False answers a Range with the
+    whole.
     """
 
     status: int = 200
@@ -41,6 +44,7 @@ class Turn:
     cut: int | None = None
     hold: Hold | None = None
     ranges: bool = True
+    reset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,9 @@ class Scripted:
         if request.method != "HEAD":
             await _body(writer, body if turn.cut is None else body[: turn.cut], turn.hold)
         await writer.drain()
-        if turn.cut is not None and request.method != "HEAD":
+        if turn.reset:
+            reset(writer)
+        elif turn.cut is not None and request.method != "HEAD":
             writer.write_eof()  # what was sent arrives, and the rest never comes
         elif writer.can_write_eof():
             writer.write_eof()
@@ -187,6 +193,12 @@ class Scripted:
         start = int(first) if first else len(data) - int(last)
         stop = min(len(data), int(last) + 1 if first and last else len(data))
         return 206, [*headers, ("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")], data[start:stop]
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End the connection with an RST, as a host that crashed or a firewall does."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _request(reader: asyncio.StreamReader) -> Request:
