@@ -5,8 +5,12 @@ re-reads the configuration and the certificates, and a bad file keeps the old on
 """
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Coroutine
 
 import uvloop
@@ -33,7 +37,25 @@ def run(loaded: Loaded, again: Callable[[], Loaded]) -> int:
         log.warning(str(problem))
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(loaded.config, again))
+        code = runner.run(_serve(loaded.config, again))
+    leave(code)
+    return code
+
+
+def leave(code: int, *, patience: float = 2.0) -> None:
+    """Return when the process can end by itself; end it where threads hang in a disk that does not answer.
+
+    The interpreter would wait for them, and a file server may be away for hours.
+    """
+    until = time.monotonic() + patience
+    hanging = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    for thread in hanging:
+        thread.join(max(0.0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in hanging):
+        log.warning("stopped without waiting for a disk that does not answer")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 async def _serve(config: Config, again: Callable[[], Loaded]) -> int:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -174,6 +175,23 @@ async def test_kill_nine_while_filling(tmp_path: Path) -> None:
         blobs = [line for line in upstream.lines if path in line]
         assert blobs == [f"GET {path}", f"GET {path} bytes={K - 1}-"]
         assert stored(tmp_path, DATA) == DATA
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A read from a file server that is away never ends: the process does, with its code and what it has said."""
+    program = (
+        "import threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from msrcache.serve import leave\n"
+        "leave(3, patience=0.0)\n"
+        "ThreadPoolExecutor(1).submit(threading.Event().wait)\n"
+        "print('said')\n"
+        "leave(3, patience=0.0)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (3, b"said")
 
 
 async def refused(config: Path, log: Path) -> str:

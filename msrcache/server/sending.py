@@ -8,7 +8,8 @@ Under TLS, and where a file system refuses sendfile: a piece is read and written
 because what waits for it is memory, large to a fast one because each costs a call.
 
 The loop never waits for a disk: a span's next window is asked for with RWF_NOWAIT, and read by a thread
-where the page cache has it not (or the file system cannot tell).
+where the page cache has it not (or the file system cannot tell). Files of the second kind, as those of a file
+server, have threads of their own: one that hangs keeps these, and what waits for it longer than PATIENCE is cut.
 Not here: headers, ranges, what happens to an answer that fails (deliver).
 """
 
@@ -16,12 +17,15 @@ import asyncio
 import errno
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp.http import StreamWriter
 
 from msrcache.oci.registry import FileSpan
+
+T = TypeVar("T")
 
 KIB: Final = 1024
 SMALL: Final = 4 * KIB
@@ -33,6 +37,8 @@ FAST: Final = 0.05
 """Seconds within which a fast client takes a piece."""
 PROVEN: Final = 8 * 1024 * KIB
 """Bytes that it takes so before it is given large pieces: the kernel's buffers alone swallow 4 MiB at once."""
+PATIENCE: Final = 30.0
+"""Seconds that a window may take to be read."""
 REFUSED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
@@ -53,22 +59,32 @@ class Stalled(Exception):
 
 
 class Reader:
-    """Reads files in a bounded pool of threads where reading could wait for a disk. One for a server."""
+    """Reads files in bounded pools of threads where reading could wait for a disk. One for a server."""
 
     def __init__(self, threads: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="msrcache-read")
+        self._seeing = ThreadPoolExecutor(threads, thread_name_prefix="msrcache-read")
+        self._blind = ThreadPoolExecutor(threads, thread_name_prefix="msrcache-read-blind")
         self._scratch = threading.local()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._seeing, self._blind):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def warm(self, fd: int, offset: int, size: int) -> None:
+    async def warm(self, fd: int, offset: int, size: int, *, seeing: bool = True) -> None:
         """Have the span read into the page cache. Raises OSError."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._read_away, fd, offset, size)
+        await self._run(seeing, lambda: self._read_away(fd, offset, size))
 
-    async def read(self, fd: int, offset: int, size: int) -> bytes:
+    async def read(self, fd: int, offset: int, size: int, *, seeing: bool = True) -> bytes:
         """The span's bytes (fewer at the end of the file). Raises OSError."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, os.pread, fd, size, offset)
+        return await self._run(seeing, lambda: os.pread(fd, size, offset))
+
+    async def _run(self, seeing: bool, work: Callable[[], T]) -> T:  # noqa: FBT001
+        pool = self._seeing if seeing else self._blind
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, "the disk or the file server does not answer") from None
 
     def _read_away(self, fd: int, offset: int, size: int) -> None:
         scratch: memoryview | None = getattr(self._scratch, "buffer", None)
@@ -178,7 +194,7 @@ class Sender:
                     raise ReadFailed(cause) from cause
                 self._seeing = False
         try:
-            await self._reader.warm(fd, offset, stop - offset)
+            await self._reader.warm(fd, offset, stop - offset, seeing=self._seeing)
         except OSError as cause:
             raise ReadFailed(cause) from cause
 
@@ -197,7 +213,7 @@ class Sender:
                     raise ReadFailed(cause) from cause
                 self._seeing = False
         try:
-            data = await self._reader.read(fd, offset, size)
+            data = await self._reader.read(fd, offset, size, seeing=self._seeing)
         except OSError as cause:
             raise ReadFailed(cause) from cause
         if not data:

@@ -1,21 +1,26 @@
 """Disk calls in threads of their own, so that a disk that hangs takes these threads and nothing else.
 
 A caller who leaves (deadline, cancellation) leaves the call behind: it goes on, and what it brings is
-disposed of.
-Not here: what the calls do, and deadlines.
+disposed of. When all threads hang, calls wait in line; beyond LINE they are refused at once, so that a file server
+that hangs for hours costs no memory.
+Not here: the threads (`threads`), what the calls do, and deadlines.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from msrcache.storage.errors import from_os_error
+from msrcache.storage.errors import Unavailable, from_os_error
+from msrcache.storage.threads import Threads
 
 T = TypeVar("T")
 
 PATIENCE: Final = 5.0
 """Seconds that close() waits for the disk."""
+
+LINE: Final = 10_000
+"""Calls that may wait for a thread."""
 
 
 class Disk:
@@ -23,7 +28,7 @@ class Disk:
 
     def __init__(self, name: str, *, threads: int) -> None:
         self.name = name
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = Threads(name, threads)
         self._jobs: set[Future[Any]] = set()
         self._tidying: set[asyncio.Task[None]] = set()
 
@@ -31,11 +36,8 @@ class Disk:
         return f"<Disk {self.name} [{len(self._jobs)} calls]>"
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Work that nobody need wait for."""
-        try:
-            job = self._pool.submit(work)
-        except RuntimeError:  # closed: whoever still reads gives back what it holds
-            return _at_once(work)
+        """Work that nobody need wait for; never refused."""
+        job = self._threads.submit(work)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return job
@@ -52,6 +54,9 @@ class Disk:
 
         Raises StorageError.
         """
+        if self._threads.waiting >= LINE:
+            text = f"the disk does not answer: {LINE} calls wait for it"
+            raise Unavailable(self.name, key, None, text)
         return await self.wait(self.submit(work), key, writing=writing, dispose=dispose)
 
     async def wait(
@@ -92,7 +97,7 @@ class Disk:
             _, hung = await asyncio.wait(pending, timeout=PATIENCE)
             for waiting in hung:
                 waiting.cancel()
-        self._pool.shutdown(wait=False)
+        self._threads.end()
 
 
 async def _settled(job: Future[Any]) -> None:
@@ -100,15 +105,6 @@ async def _settled(job: Future[Any]) -> None:
     await asyncio.wait([waiting])
     if not waiting.cancelled():
         waiting.exception()  # it was told to whoever asked for the work
-
-
-def _at_once(work: Callable[[], T]) -> Future[T]:
-    job: Future[T] = Future()
-    try:
-        job.set_result(work())
-    except OSError as error:
-        job.set_exception(error)
-    return job
 
 
 def _dispose(job: Future[T], dispose: Callable[[T], None]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from msrcache.oci.ranges import Span
 from msrcache.oci.registry import Chunk, FileSpan
+from msrcache.server import sending
 from msrcache.server.sending import Reader
 from msrcache.server.settings import ServerSettings
 from tests.server.test_deliver import LARGE, url
@@ -142,6 +143,58 @@ async def test_the_reader_ends_at_the_end(tmp_path: Path) -> None:
                 await reader.warm(-1, 0, 10)
     finally:
         reader.close()
+
+
+class HungServer:
+    """Makes reads of one file hang until `go`, as a file server does that cannot tell what is in the page cache."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+        self.go, self.hanging = threading.Event(), threading.Semaphore(0)
+        preadv = os.preadv
+
+        def read(of: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+            if flags & os.RWF_NOWAIT:
+                code = errno.EOPNOTSUPP if of == fd else errno.EAGAIN
+                raise OSError(code, os.strerror(code))
+            if of == fd and not self.go.is_set():
+                self.hanging.release()
+                self.go.wait()
+            return preadv(of, buffers, offset)
+
+        monkeypatch.setattr(os, "preadv", read)
+
+
+async def test_a_file_server_that_hangs_keeps_its_own_threads(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cold files of a local disk are read while more readers than threads hang; those go on when it answers."""
+    other = LARGE[::-1]
+    with open_file(tmp_path / "remote", LARGE) as remote, open_file(tmp_path / "local", other) as local:
+        hung = HungServer(monkeypatch, remote.fd)
+        digest = served.registry.hold(LARGE, remote.whole)
+        clients = [await served.connect() for _ in range(12)]
+        asking = [asyncio.create_task(client.ask(url(digest))) for client in clients]
+        for _ in range(8):
+            await asyncio.to_thread(hung.hanging.acquire)
+        digest = served.registry.hold(other, local.whole)
+        assert (await (await served.connect()).ask(url(digest))).body == other
+        assert not any(task.done() for task in asking)
+        hung.go.set()
+        assert [(await task).body == LARGE for task in asking] == [True] * 12
+
+
+async def test_what_hangs_too_long_is_cut(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is not left waiting for ever: its connection breaks, and it may ask elsewhere."""
+    monkeypatch.setattr(sending, "PATIENCE", 0.0)
+    with open_file(tmp_path / "remote", LARGE) as remote:
+        hung = HungServer(monkeypatch, remote.fd)
+        client = await served.connect()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.ask(url(served.registry.hold(LARGE, remote.whole)))
+        hung.go.set()
+    assert served.count("delivery_cut_total", reason="disk") == 1
 
 
 async def test_a_growing_file_is_followed(served: Served, tmp_path: Path) -> None:

@@ -91,6 +91,32 @@ async def test_a_hung_call_stops_neither_the_loop_nor_other_calls() -> None:
     await disk.close()
 
 
+async def test_a_line_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all threads hang, callers who gave up stand in line; beyond its end nobody waits, until it moves."""
+    monkeypatch.setattr(module, "LINE", 3)
+    disk = Disk("d", threads=1)
+    go, started = threading.Event(), threading.Event()
+
+    def hang() -> bool:
+        started.set()
+        return go.wait()
+
+    hung = asyncio.create_task(disk.run("k", hang))
+    await asyncio.to_thread(started.wait)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await disk.run("k", lambda: pytest.fail("nobody wanted it any more"))
+    with pytest.raises(Unavailable, match="3 calls wait for it"):
+        await disk.run("k", lambda: 7)
+    letting_go = disk.submit(lambda: "what must be done is")
+    go.set()
+    assert await hung
+    assert await asyncio.wrap_future(letting_go) == "what must be done is"
+    assert await disk.run("k", lambda: 7) == 7
+    await disk.close()
+
+
 async def test_tidying_waits_for_what_uses_the_same() -> None:
     """And is done though whoever asked for it has gone."""
     disk = Disk("d", threads=2)
