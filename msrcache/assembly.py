@@ -196,7 +196,11 @@ class Application:
         links = Links(self.store, self.clock, belief=cache.belief)
         presence = Presence(self.clock, belief=cache.belief)
         self.redirects = Redirects(
-            self.store, presence, settings=_redirect_settings(self.config), metrics=self.metrics
+            self.store,
+            presence,
+            settings=_redirect_settings(self.config),
+            metrics=self.metrics,
+            clock=self.clock,
         )
         kitchen = Kitchen(
             upstream=upstream,

@@ -15,6 +15,7 @@ A base (Docker Registry's middleware `redirect`) takes the service's place, what
 then the object's key, unsigned.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -28,11 +29,15 @@ from msrcache.oci.pulls import BlobPull
 from msrcache.oci.registry import Elsewhere
 from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.store import Store
+from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 
 LIFETIME = 20 * 60.0
 """Seconds for which a URL is good, as Docker Registry's; the janitor waits as long before it deletes."""
+REUSED = 60.0
+"""Seconds for which a URL is given again: signing is most of a redirect's price, and crowds want the same blobs."""
+URLS = 10_000
 
 log = get_logger(__name__)
 
@@ -87,14 +92,22 @@ class Redirects:
     """Makes URLs for hits."""
 
     def __init__(
-        self, store: Store, presence: Presence, *, settings: RedirectSettings, metrics: Metrics
+        self,
+        store: Store,
+        presence: Presence,
+        *,
+        settings: RedirectSettings,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._presence = presence
+        self._clock = clock
         self._settings = settings
         self._ways = {way: metrics.redirects_total.labels(way.value) for way in Way}
         self._bytes = metrics.redirected_bytes_total
         self._looks: Flights[Digest, int] = Flights()
+        self._urls: OrderedDict[tuple[Digest, str], tuple[str, float]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Redirects {'on' if self._settings.enabled else 'off'} {self._presence!r}>"
@@ -151,11 +164,23 @@ class Redirects:
         """Before any look: where there is no URL, a look would be one request too many."""
         if self._settings.base:
             return f"{self._settings.base}/{blob_key(digest)}"
+        now, (url, signed) = self._clock.monotonic(), self._urls.get((digest, endpoint), ("", 0.0))
+        if url and now - signed < REUSED:
+            return url
         try:
-            return await self._store.presign(blob_key(digest), LIFETIME, endpoint=endpoint)
+            made = await self._store.presign(blob_key(digest), LIFETIME, endpoint=endpoint)
         except StorageError as error:
             log.warning("no redirect: the URL could not be signed", digest=str(digest), error=str(error))
             return None
+        if made is not None:
+            self._keep((digest, endpoint), made, now)
+        return made
+
+    def _keep(self, key: tuple[Digest, str], url: str, now: float) -> None:
+        self._urls[key] = (url, now)
+        self._urls.move_to_end(key)
+        if len(self._urls) > URLS:
+            self._urls.popitem(last=False)
 
     async def _look(self, digest: Digest) -> int:
         try:

@@ -42,6 +42,7 @@ class Sickness:
     """
 
     calls: list[str] = field(default_factory=list)
+    signed: int = 0
     fails: dict[str, str] = field(default_factory=dict)
     held: str = ""
     hides: str | None = None
@@ -50,6 +51,7 @@ class Sickness:
 
     async def before(self, operation: str, key: str) -> None:
         """As Faults.before."""
+        self.signed += operation == "presign"
         if operation not in ("presign", "read"):
             self.calls.append(f"{operation} {key}")
         if operation == self.held:
@@ -115,7 +117,9 @@ async def cache(
     spool = Spool(path / "spool", size=spool_size)
     await spool.start()
     links, presence = Links(store, clock), Presence(clock)
-    redirects = Redirects(store, presence, settings=redirecting or RedirectSettings(), metrics=metrics)
+    redirects = Redirects(
+        store, presence, settings=redirecting or RedirectSettings(), metrics=metrics, clock=clock
+    )
     kitchen = Kitchen(
         upstream=upstream,
         store=store,

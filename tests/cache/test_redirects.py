@@ -80,7 +80,9 @@ async def _stage(settings: RedirectSettings | None = None) -> AsyncIterator[Stag
     driver = Signing(Bucket(contents, "http://bucket.test"), faults=sickness)
     store = Store(driver, metrics=metrics, clock=clock)
     presence = Presence(clock)
-    redirects = Redirects(store, presence, settings=settings or RedirectSettings(), metrics=metrics)
+    redirects = Redirects(
+        store, presence, settings=settings or RedirectSettings(), metrics=metrics, clock=clock
+    )
     try:
         yield Stage(redirects, presence, contents, sickness, metrics, clock)
     finally:
@@ -229,3 +231,23 @@ async def test_the_bytes_that_are_got_elsewhere_are_counted(wanted: RangeRequest
     async with _stage() as stage:
         assert await stage.sent(blob_pull(DIGEST, wanted=wanted)) is not None
         assert stage.metrics.redirected_bytes_total._value.get() == size
+
+
+async def test_a_url_is_signed_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd gets one URL for each endpoint, made anew before it is a minute old; the memory of them is bounded."""
+    monkeypatch.setattr("msrcache.cache.redirects.URLS", 2)
+    async with _stage(RedirectSettings(clients=CLIENTS)) as stage:
+        stage.presence.saw(DIGEST, len(DATA))
+        for seconds, address, signed in (
+            (0, HOME, 1),
+            (59, "203.0.113.8", 1),
+            (0, LAB, 2),
+            (1, "203.0.113.7", 3),
+        ):
+            stage.clock.advance(seconds)
+            assert await stage.sent(blob_pull(DIGEST, address=address)) is not None
+            assert stage.sickness.signed == signed
+        for data in (b"a", b"b"):
+            stage.presence.saw(Digest.of(data), 1)
+            assert await stage.sent(blob_pull(Digest.of(data), address=HOME)) is not None
+        assert len(stage.redirects._urls) == 2
