@@ -118,11 +118,21 @@ class Application:
     def degraded(self) -> Mapping[str, str]:
         """What is not as it should be, by part."""
         parts = {
-            "store": self.store.degraded(),
+            "store": self._store_trouble(),
             "upstream": self.inquiry.upstream.current.degraded(),
             "spool": self._spool_trouble,
         }
         return {name: reason for name, reason in parts.items() if reason is not None}
+
+    def _store_trouble(self) -> str | None:
+        """As Store.degraded, with the folder where it is one: errors name keys, and a person looks for paths."""
+        reason = self.store.degraded()
+        root = self.config.storage.parameters.get("rootdirectory")
+        return (
+            f"{root}: {reason}"
+            if reason is not None and self.config.storage.driver == "filesystem"
+            else reason
+        )
 
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self.config
@@ -160,6 +170,8 @@ class Application:
         )
         stack.push_async_callback(self.store.close)
         await self.store.start()
+        if (reason := self._store_trouble()) is not None:
+            log.error("the store is not as it should be", reason=reason)
         await _in_background(stack, self._look_after_store())
 
     async def _look_after_store(self) -> None:

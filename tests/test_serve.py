@@ -15,6 +15,7 @@ from tests.scenarios.plays import configuration, left_behind, pull, pulling, sto
 from tests.stage.images import noise
 from tests.stage.process import Process, answers, free_port, running, start, until
 from tests.stage.scripted import Hold, Scripted, Turn, scripted
+from tests.stage.tools import need
 
 PROGRAM = Path(sys.executable).with_name("msrcache")
 DATA = noise(3_000_000, 6)
@@ -33,6 +34,7 @@ def written(folder: Path, port: int, *upstreams: str, more: str = "") -> Path:
 async def serving(folder: Path, upstream: Scripted) -> AsyncIterator[tuple[Process, int]]:
     """`msrcache serve` as its own process."""
     port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
     argv: list[str | Path] = [PROGRAM, "serve", written(folder, port, upstream.url)]
 
     async def ready() -> bool:
@@ -278,3 +280,64 @@ async def test_a_store_that_cannot_be_made_starts_degraded(tmp_path: Path) -> No
         assert (got.body, got.whole) == (DATA, True)
         assert "store" in process.said(100_000)
     assert "Traceback" not in process.said(100_000)
+
+
+def powerless(*argv: str | Path) -> list[str | Path]:
+    """The program without root's right to pass over permissions; the same where we are not root."""
+    if os.geteuid() != 0:
+        return list(argv)
+    return [need("setpriv"), "--bounding-set=-dac_override,-dac_read_search", *argv]
+
+
+@pytest.mark.parametrize("place", ["store", "spool"])
+async def test_a_folder_that_may_not_be_written(tmp_path: Path, place: str) -> None:
+    """Started degraded: folder and reason stand in the log and in readiness; pulls are passed through."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    port = free_port()
+
+    async def ready() -> bool:
+        return await answers(f"http://127.0.0.1:{port}/v2/", below=600)
+
+    async with scripted() as upstream:
+        config = written(tmp_path, port, upstream.url, more=f"  spool: {{path: {tmp_path / 'spool'}}}\n")
+        config.write_text(config.read_text().replace(str(tmp_path / place), str(closed / place)))
+        argv = powerless(PROGRAM, "serve", config)
+        async with running("msrcache", argv, ready=ready, log=tmp_path / "log") as process:
+            got = await pull(port, upstream.publish_blob(DATA))
+            assert (got.status, got.body) == (200, DATA)
+            health = (await pull(port, "/readyz")).body.decode()
+            for told in (process.said(100_000), health):
+                assert str(closed / place) in told
+                assert "ermission denied" in told
+        assert "Traceback" not in process.said(100_000)
+
+
+async def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    """Store and spool in folders that are not there yet: made, and nothing is degraded."""
+    async with scripted() as upstream, serving(tmp_path / "not" / "yet", upstream) as (_, port):
+        assert (await pull(port, upstream.publish_blob(DATA))).body == DATA
+        assert b"degraded" not in (await pull(port, "/readyz")).body
+
+
+async def test_a_socket_in_a_folder_that_is_missing(tmp_path: Path) -> None:
+    """http.net unix: one sentence that names the place and says to create the folder; exit code 2."""
+    config = written(tmp_path, free_port(), "http://127.0.0.1:1")
+    lines = config.read_text().splitlines(keepends=True)
+    place = tmp_path / "absent" / "cache.sock"
+    http = f"http: {{net: unix, addr: {place}}}\n"
+    config.write_text("".join(http if line.startswith("http:") else line for line in lines))
+    said = await refused(config, tmp_path / "log")
+    assert str(place) in said
+    assert "create it" in said
+
+
+async def test_a_configuration_that_may_not_be_read(tmp_path: Path) -> None:
+    """The file is named, and why; exit code 2, nothing started."""
+    config = written(tmp_path, free_port(), "http://127.0.0.1:1")
+    config.chmod(0)
+    process = start("msrcache", powerless(PROGRAM, "serve", config), log=tmp_path / "log")
+    assert await process.wait(20) == 2
+    assert "config.yml" in process.said()
+    assert "ermission denied" in process.said()
+    assert "Traceback" not in process.said()

@@ -110,7 +110,10 @@ class TlsContext:
         context, problem = await asyncio.to_thread(self._read, section)
         self._section, self._current = section, context
         if problem:
-            self._warn(f"http.tls.certificate: {section.certificate} {problem}: clients will refuse it")
+            self._warn(
+                f"http.tls.certificate: {section.certificate} {problem}: clients will refuse it; put a valid one there"
+                " and send SIGHUP, or set this machine's clock if that is wrong"
+            )
 
     @staticmethod
     def _read(section: TlsSection) -> tuple[ssl.SSLContext, str | None]:

@@ -24,6 +24,7 @@ from msrcache.oci.errors import (
 from msrcache.oci.pulls import BlobPull, ManifestPull, Relayed
 from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Registry, Resolution
 from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 from msrcache.telemetry.trail import TRAIL
 from msrcache.upstream.breaker import Ask, Away, Breaker, NextRound, Verdict, choose, ended, started
@@ -32,6 +33,11 @@ from msrcache.upstream.retry import Random, jittered
 from msrcache.upstream.settings import BalanceSettings
 
 T = TypeVar("T")
+
+TOLD_EVERY = 30.0
+"""Seconds between two lines about one upstream that fails."""
+
+log = get_logger(__name__)
 
 _WORTH_ANOTHER = (UpstreamUnavailable, TooManyRequests, UpstreamBroken)
 
@@ -87,6 +93,7 @@ class Balanced:
         self._sleep = sleep
         self._breakers = [Breaker() for _ in self._upstreams]
         self._turn = -1
+        self._told: dict[int, float] = {}
         for upstream in self._upstreams:
             self._gauge.labels(upstream.name).set(0)
 
@@ -183,8 +190,9 @@ class Balanced:
             result = await call(self._upstreams[choice.index])
             verdict = Verdict.ANSWERED
             return result
-        except UpstreamUnavailable:
+        except UpstreamUnavailable as error:
             verdict = Verdict.OUTAGE
+            self._tell(choice.index, error)
             raise
         except Unavailable:
             raise  # we never got to ask: all our own connections were busy
@@ -199,6 +207,13 @@ class Balanced:
             raise
         finally:
             self._end(choice.index, verdict, probe=choice.probe)
+
+    def _tell(self, index: int, error: UpstreamUnavailable) -> None:
+        """One line when an upstream begins to fail, and now and then while it does: not one for each pull."""
+        now = self._clock.monotonic()
+        if now - self._told.get(index, -TOLD_EVERY) >= TOLD_EVERY:
+            self._told[index] = now
+            log.error("upstream cannot be asked", upstream=self._upstreams[index].name, error=error.message)
 
     def _end(self, index: int, verdict: Verdict, *, probe: bool) -> None:
         now = self._clock.monotonic()

@@ -1,12 +1,22 @@
 """Why there is no answer, in words for the person at night. Pure: exceptions of the HTTP client in, our own out."""
 
 import ssl
+from collections.abc import Mapping
+from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from msrcache.oci.errors import RegistryError, UpstreamBroken, UpstreamUnavailable
 from msrcache.upstream.settings import UpstreamSettings, UpstreamSettingsError
+
+_ADVICE: Final[Mapping[int, str]] = {
+    9: "is this machine's clock right?",  # X509_V_ERR_CERT_NOT_YET_VALID
+    10: "have it renewed; if it is not that old, this machine's clock is wrong",  # X509_V_ERR_CERT_HAS_EXPIRED
+    62: "ask the upstream by a name that is in its certificate",  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: "ask the upstream by a name that is in its certificate",  # X509_V_ERR_IP_ADDRESS_MISMATCH
+}
+"""OpenSSL's verdicts for which giving a CA would be the wrong advice."""
 
 
 def failed(url: URL, error: Exception, *, settings: UpstreamSettings, known: str | None) -> RegistryError:
@@ -32,9 +42,9 @@ def _unconnected(error: Exception) -> str | None:
         case aiohttp.ClientProxyConnectionError():
             return f"lies behind a proxy that can't be reached: {_system(error.os_error)}"
         case aiohttp.ClientConnectorDNSError():
-            return f"can't be found by its name: {_system(error.os_error)}"
+            return f"can't be found by its name: {_system(error.os_error)}; look at the name and at this machine's DNS"
         case aiohttp.ClientConnectorCertificateError():
-            return f"shows a certificate that is refused ({_verdict(error.certificate_error)}); give its CA in `ca`"
+            return f"shows a certificate that is refused: {_verdict(error.certificate_error)}"
         case aiohttp.ClientConnectorSSLError():
             return f"does not complete the TLS handshake: {_system(error.os_error)}"
         case aiohttp.ClientConnectorError():
@@ -60,4 +70,8 @@ def _system(error: OSError) -> str:
 
 
 def _verdict(error: Exception) -> str:
-    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else "it does not match"
+    """Why, and what to do."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"it does not match; {_ADVICE[62]}"
+    advice = _ADVICE.get(error.verify_code, "give the CA that signed it in `ca`")
+    return f"{error.verify_message.rstrip('.')}; {advice}"

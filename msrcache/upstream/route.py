@@ -93,7 +93,8 @@ class Route:
             ) from None
         if url.scheme == "https" and target.scheme == "http":
             raise UpstreamBroken(
-                f"the upstream {self._name} sent us from https to plain http at {target.host}: that is refused"
+                f"the upstream {self._name} sent us from https to plain http at {target.host}: that is refused;"
+                " let it send us to an https address"
             )
         return target
 

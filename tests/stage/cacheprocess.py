@@ -47,9 +47,10 @@ async def cache(
     data: Path | None = None,
     settings: Mapping[str, object] | None = None,
     sections: Mapping[str, object] | None = None,
+    tls: Mapping[str, object] | None = None,
 ) -> AsyncIterator[RunningCache]:
     """A cache of one upstream (an entry of cache.upstreams); settings are added to the `cache` section, sections
-    replace others.
+    replace others, tls is http.tls.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
@@ -57,13 +58,13 @@ async def cache(
     config = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(store)}},
-        "http": {"addr": host},
+        "http": {"addr": host, "tls": dict(tls or {})},
         # no load balancer has to notice that it leaves
         "cache": {"upstreams": [dict(upstream)], "drain": {"delay": "0s"}, **dict(settings or {})},
     } | dict(sections or {})
     path = folder / "cache.yml"
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
-    url = f"http://{host}"
+    url = f"{'https' if tls else 'http'}://{host}"
 
     async def ready() -> bool:
         return await answers(f"{url}/v2/")

@@ -282,3 +282,16 @@ def test_none_is_no_balance() -> None:
     """There must be an upstream."""
     with pytest.raises(ValueError, match="must be an upstream"):
         stage()
+
+
+async def test_an_outage_is_told_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the upstream and the reason however many pulls fail, and another half a minute later."""
+    played = stage(Fake("reg.example", [AWAY]), failures=100)
+    await played.refused(20)
+    assert capsys.readouterr().out.count("upstream cannot be asked") == 1
+    played.clock.advance(31)
+    await played.refused(20)
+    told = capsys.readouterr().out
+    assert told.count("upstream cannot be asked") == 1
+    assert "reg.example" in told
+    assert "no connection" in told

@@ -152,7 +152,8 @@ async def test_a_private_ca(tmp_path: Path) -> None:
                 assert (await client.resolve(blob_pull(DATA))).descriptor.size == 1000
         async with upstream(server) as client:
             with pytest.raises(
-                UpstreamUnavailable, match=r"certificate that is refused .*; give its CA in `ca`"
+                UpstreamUnavailable,
+                match=r"certificate that is refused: .*; give the CA that signed it in `ca`",
             ):
                 await client.resolve(blob_pull(DATA))
 
