@@ -41,6 +41,7 @@ from msrcache.storage.breaker import BreakerSettings
 from msrcache.storage.drivers import another, open_driver
 from msrcache.storage.errors import StorageError
 from msrcache.storage.parameters import ParameterError
+from msrcache.storage.selfcheck import SelfCheck
 from msrcache.storage.store import Store, StoreSettings
 from msrcache.telemetry.accesslog import AccessFormat, AccessLog
 from msrcache.telemetry.clock import SystemClock
@@ -49,6 +50,8 @@ from msrcache.telemetry.logs import Formatter, configure, get_logger
 from msrcache.telemetry.metrics import Metrics
 from msrcache.upstream.settings import UpstreamSettingsError
 
+PROVED_WITHIN = 5.0
+"""Seconds that the start waits for the store to be proved; a sick one is proved behind it."""
 SWEPT_AFTER = 24 * 3600.0
 """Seconds after which what a dead writer left in the store is removed."""
 PROBED = "msrcache/probe/health"
@@ -78,6 +81,7 @@ class Application:
         self.spool = Spool(config.spool_path, size=config.cache.spool.size)
         self._spool_trouble: str | None = None
         self.store: Store
+        self.selfcheck: SelfCheck
         self.inquiry: Inquiry
         self.freshness: Freshness
         self.redirects: Redirects
@@ -126,7 +130,7 @@ class Application:
 
     def _store_trouble(self) -> str | None:
         """As Store.degraded, with the folder where it is one: errors name keys, and a person looks for paths."""
-        reason = self.store.degraded()
+        reason = self.store.degraded() or self.selfcheck.trouble()
         root = self.config.storage.parameters.get("rootdirectory")
         return (
             f"{root}: {reason}"
@@ -169,10 +173,19 @@ class Application:
             twin=lambda: another(driver, section),
         )
         stack.push_async_callback(self.store.close)
-        await self.store.start()
+        await self._prove(stack)
         if (reason := self._store_trouble()) is not None:
             log.error("the store is not as it should be", reason=reason)
         await _in_background(stack, self._look_after_store())
+
+    async def _prove(self, stack: AsyncExitStack) -> None:
+        """Write to the store and prove its promises; whatever is not known in time is found out in the background."""
+        required = self.config.cache.storage.require
+        self.selfcheck = SelfCheck(self.store, required=required, metrics=self.metrics, clock=self.clock)
+        proving = await _in_background(stack, self.selfcheck.run())
+        await asyncio.wait({proving}, timeout=PROVED_WITHIN)
+        if (refusal := self.selfcheck.refusal()) is not None:
+            raise CannotStart(refusal)
 
     async def _look_after_store(self) -> None:
         """Sweep once; then, where the operator wants it, ask the store now and then. It tells its failures itself."""
@@ -295,7 +308,9 @@ def configure_logs(config: Config) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-async def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+async def _in_background(
+    stack: AsyncExitStack, work: Coroutine[object, object, None]
+) -> "asyncio.Task[None]":
     task = asyncio.create_task(work)
 
     async def end() -> None:
@@ -303,3 +318,4 @@ async def _in_background(stack: AsyncExitStack, work: Coroutine[object, object, 
         await asyncio.gather(task, return_exceptions=True)
 
     stack.push_async_callback(end)
+    return task

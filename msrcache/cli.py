@@ -16,6 +16,7 @@ from pathlib import Path
 from msrcache import __version__
 from msrcache.assembly import inspected
 from msrcache.cache.inspect import Part
+from msrcache.checkstorage import check_storage
 from msrcache.config.check import check
 from msrcache.config.load import load
 from msrcache.config.problem import ConfigError
@@ -25,7 +26,7 @@ from msrcache.oci.names import ImageReference
 from msrcache.serve import run
 from msrcache.storage.errors import StorageError
 
-COMMANDS = ("serve", "check-config", "inspect")
+COMMANDS = ("serve", "check-config", "check-storage", "inspect")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print the verdict and the effective settings as JSON"
     )
     checked.set_defaults(run=_check_config)
+    storage = commands.add_parser(
+        "check-storage", help="put the store's promises to the proof: may replicas share it?"
+    )
+    _configured(storage)
+    storage.add_argument("--json", action="store_true", help="print JSON")
+    storage.set_defaults(run=_check_storage)
     inspecting = commands.add_parser("inspect", help="what the cache holds of an image")
     inspecting.add_argument("reference", help="repository:tag or repository@digest, with or without a host")
     inspecting.add_argument("--config", type=Path, help="the configuration that names the store")
@@ -102,6 +109,15 @@ def _check_config(options: argparse.Namespace) -> int:
     return check(
         _path(options.config), os.environ, as_json=options.json, strict=options.strict, out=sys.stdout
     )
+
+
+def _check_storage(options: argparse.Namespace) -> int:
+    try:
+        config = load(_path(options.config), os.environ, strict=options.strict).config
+        return check_storage(config, as_json=options.json, out=sys.stdout)
+    except (ConfigError, CannotStart) as error:
+        _say(str(error))
+        return 2
 
 
 def _inspect(options: argparse.Namespace) -> int:

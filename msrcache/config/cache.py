@@ -170,6 +170,8 @@ class StoreSection(Section):
     """What is expected of the store, and what is done when it is sick."""
 
     breaker: BreakerSection = BreakerSection()
+    require: tuple[Literal["read-after-write", "delete", "create", "exclusive-create"], ...] = ()
+    """Promises without which nothing is started; others that are found broken are a warning."""
 
 
 class ClientsSection(Section):

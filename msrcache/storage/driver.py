@@ -6,7 +6,7 @@ Not here: the check of keys, deadlines, retries, metrics: those are the portable
 Errors are those of `errors`; every method may raise StorageError, and none raises anything else.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,4 +159,13 @@ class Twin(Protocol):
 
     def twin(self) -> Driver:
         """A second instance on the same store, with connections of its own."""
+        ...
+
+
+@runtime_checkable
+class Situated(Protocol):
+    """A driver that can say more of where its store stands: the mount, for one."""
+
+    async def situation(self) -> Sequence[str]:
+        """What an operator should know of it, one sentence each; the worst first."""
         ...

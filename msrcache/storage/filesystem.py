@@ -18,7 +18,7 @@ import itertools
 import os
 import re
 import stat as modes
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.filewriter import FileWriter
 from msrcache.storage.lookups import GONE, Lookups
 from msrcache.storage.parameters import Parameters
+from msrcache.storage.situation import situation
 from msrcache.storage.staging import STAGING, Staging
 
 DEFAULT_ROOT: Final = "/var/lib/registry"
@@ -140,6 +141,10 @@ class Filesystem:
     async def close(self) -> None:
         """As Driver. Waits some seconds for what the disk is doing."""
         await self._disk.close()
+
+    async def situation(self) -> Sequence[str]:
+        """As Situated: what the mount promises."""
+        return await self._disk.run("", lambda: situation(self.root))
 
     def path(self, key: str) -> Path:
         """Where the object stands."""

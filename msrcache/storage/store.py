@@ -79,7 +79,8 @@ class Store:
         self._probe_key = PROBE + secrets.token_hex(8)
         self._twin = twin
         self._elsewhere: Store | None = None
-        self._allowed = settings.writable
+        self.allowed = settings.writable
+        """Whether the operator allows writes."""
         self._refusal: tuple[float, StorageError] | None = None
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="store-get")
 
@@ -98,7 +99,7 @@ class Store:
     @property
     def writable(self) -> bool:
         """Whether writing is worth trying: allowed, and not refused in the last RECHECK seconds."""
-        return self._allowed and self._refused() is None
+        return self.allowed and self._refused() is None
 
     @property
     def readable(self) -> bool:
@@ -116,7 +117,7 @@ class Store:
 
         Never raises StorageError: a store that is away makes a slow cache. degraded() then says why.
         """
-        if not self._allowed:
+        if not self.allowed:
             return
         try:
             with self.writing("put"):
@@ -286,7 +287,7 @@ class Store:
         self._check_allowed(key)
 
     def _check_allowed(self, key: str) -> None:
-        if not self._allowed:
+        if not self.allowed:
             raise ReadOnly(self.name, key, None, "storage.maintenance.readonly is on: nothing is stored")
         refused = self._refused()
         if refused is not None:

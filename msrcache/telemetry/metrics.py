@@ -146,6 +146,12 @@ TABLE: tuple[Row, ...] = (
         "Whether the store is left alone because it failed, for reading and for writing.",
         "side",
     ),
+    _gauge(
+        "storage_promise_broken",
+        "0 or 1",
+        "Whether the store was found not to keep a promise when it was checked at the start.",
+        "promise",
+    ),
     _counter("readafterwrite_failures_total", "objects", "Objects not found right after their commit."),
     _counter(
         "verdicts_total",
@@ -198,6 +204,7 @@ class Metrics:
     storage_seconds: Histogram
     storage_bytes_total: Counter
     storage_breaker_open: Gauge
+    storage_promise_broken: Gauge
     readafterwrite_failures_total: Counter
     verdicts_total: Counter
     questions_total: Counter

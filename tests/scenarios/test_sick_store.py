@@ -7,6 +7,7 @@ import pytest
 
 from msrcache.assembly import Application
 from msrcache.cache.layout import blob_key
+from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import Denied, StorageError, Unavailable, Unusable
 from msrcache.storage.memory import Contents, Memory
@@ -124,6 +125,73 @@ async def test_a_store_that_is_sick_at_the_start_heals_too(tmp_path: Path, sick:
         assert "expired" in application.degraded()["store"]
         sick.error = None
         await back(application, path)
+
+
+class Forgets(Sick):
+    """Does not show what was committed, to anybody."""
+
+    def __init__(self, contents: Contents) -> None:
+        super().__init__()
+        self.contents = contents
+
+    async def after(self, operation: str, key: str) -> None:
+        if operation == "commit":
+            self.contents.objects.pop(key, None)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Contents:
+    """The store of the cache that is opened next breaks read-after-write."""
+    contents = Contents()
+    faults = Forgets(contents)
+    monkeypatch.setattr("msrcache.assembly.open_driver", lambda section: Memory(contents, faults=faults))
+    return contents
+
+
+async def test_a_broken_promise_is_told_from_the_start(tmp_path: Path, forgetful: Contents) -> None:
+    """Ready and degraded, with what follows; the gauge is up; pulls are right."""
+    async with scripted() as upstream, cache(tmp_path, upstream) as application:
+        path = upstream.publish_blob(DATA)
+        ready = await pull(application, "/readyz")
+        assert ready.status == 200
+        assert b"what was written is seen at once" in ready.body
+        name, labels = "msrcache_storage_promise_broken", {"promise": "read-after-write"}
+        assert application.metrics.registry.get_sample_value(name, labels) == 1
+        assert (await pull(application, path)).body == DATA
+        assert not [key for key in forgetful.objects if key.startswith("msrcache/probe")]
+
+
+async def test_a_broken_promise_that_is_required_keeps_the_cache_from_starting(
+    tmp_path: Path, forgetful: Contents
+) -> None:
+    """In one sentence; nothing is left open, and nothing in the store."""
+    more = "  storage: {require: [read-after-write]}\n"
+    async with scripted() as upstream:
+        with pytest.raises(
+            CannotStart, match=r"require asks for read-after-write, and the store does not keep it"
+        ):
+            async with cache(tmp_path, upstream, more=more):
+                pytest.fail("it started")
+    assert forgetful.objects == {}
+
+
+async def test_a_store_that_hangs_at_the_start_is_not_waited_for(
+    tmp_path: Path, sick: Sick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts degraded, even where promises are required: nothing is known to be broken."""
+    monkeypatch.setattr("msrcache.assembly.PROVED_WITHIN", 0.01)
+    sick.hangs = True
+    more = "  storage: {require: [read-after-write]}\n"
+    async with scripted() as upstream, cache(tmp_path, upstream, more=more) as application:
+        assert "has not answered since the start" in application.degraded()["store"]
+        assert (await pull(application, "/readyz")).status == 200
+        sick.well.set()
+        sick.hangs = False
+
+        async def proved() -> bool:
+            return application.degraded() == {}
+
+        await until(proved, what="a store that was proved")
 
 
 async def test_a_store_that_cannot_be_written_is_read(
