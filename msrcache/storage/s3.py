@@ -222,11 +222,12 @@ class S3:
         """Key, upload, when it began, and the service's time now."""
         page: dict[str, str] = {}
         while True:
-            prefix = {"Prefix": self.bucket.root} if self.bucket.root else {}
-            answer = await self.bucket.client.call("ListMultipartUploads", "", **prefix, **page)
+            # Without a prefix: MinIO takes it for the name of an object.
+            answer = await self.bucket.client.call("ListMultipartUploads", "", **page)
             for found in answer.get("Uploads", ()):
-                key = found["Key"].removeprefix(self.bucket.root)
-                yield key, found["UploadId"], found["Initiated"].timestamp(), date_of(answer)
+                if found["Key"].startswith(self.bucket.root):
+                    key = found["Key"].removeprefix(self.bucket.root)
+                    yield key, found["UploadId"], found["Initiated"].timestamp(), date_of(answer)
             if not answer.get("IsTruncated"):
                 return
             page = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}

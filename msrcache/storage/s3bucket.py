@@ -35,7 +35,7 @@ class Knows:
 
     def refused(self, error: NotImplementedThere) -> bool:
         """Do without what it may have been; False where nothing is left."""
-        if self.checksums and "if-none-match" not in str(error.cause).lower():
+        if self.checksums and error.header.lower() != "if-none-match":
             self.checksums = False
             return True
         refused, self.conditions = self.conditions, False

@@ -37,7 +37,7 @@ from botocore.exceptions import (
 )
 
 from msrcache.storage.errors import StorageError, Unavailable
-from msrcache.storage.s3errors import NAME, CredentialsRefused, Refusal, failure
+from msrcache.storage.s3errors import NAME, Answered, CredentialsRefused, Refusal, failure
 from msrcache.storage.s3parameters import S3Parameters
 from msrcache.telemetry.logs import get_logger
 
@@ -239,7 +239,9 @@ class S3Client:
             region=self._parameters.region,
             details=details,
             headers=metadata.get("HTTPHeaders", {}),
-            cause=error,
+            cause=Answered(
+                f"{metadata.get('HTTPStatusCode', 0)} {details.get('Code')}, {details.get('Message')}"
+            ),
         )
 
 

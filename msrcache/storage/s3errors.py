@@ -48,9 +48,17 @@ class OutOfRange(StorageError):
 
 
 class NotImplementedThere(StorageError):
-    """The service does not know a header that was sent."""
+    """The service does not know a header that was sent; `header` where it says which."""
 
     result = "notimplemented"
+
+    def __init__(self, key: str, cause: BaseException | None, header: str) -> None:
+        super().__init__(NAME, key, cause, "the service does not know something that was asked")
+        self.header = header
+
+
+class Answered(Exception):
+    """What the service said, as it said it."""
 
 
 class CredentialsRefused(Unusable):
@@ -109,9 +117,12 @@ _CREDENTIALS: Final = {
     "ExpiredToken": "the credentials have expired; new ones are looked for with each request",
     "TokenRefreshRequired": "the credentials have expired; new ones are looked for with each request",
     "InvalidToken": "the session token is not valid",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: the service refuses the signature's time",
     "InvalidSecurity": "the credentials are not valid",
     "UnrecognizedClientException": "the credentials are not valid",
+    "XAdminUserNotFound": "the access key is not known there; correct accesskey, or what the environment gives",
 }
+_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem"})
 _FULL: Final = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "EntityTooLarge"}
 )
@@ -150,7 +161,7 @@ def _expected(refused: Refusal) -> StorageError | None:
         size = told.rpartition("/")[2]
         return OutOfRange(key, int(size) if size.isdigit() else None)
     if code in ("NotImplemented", "501"):
-        return NotImplementedThere(NAME, key, cause, "the service does not know something that was asked")
+        return NotImplementedThere(key, cause, str(refused.details.get("Header", "")))
     return None
 
 
@@ -164,20 +175,19 @@ def _misconfigured(refused: Refusal) -> StorageError | None:
         return Unusable(NAME, key, cause, region)
     if code in _CREDENTIALS:
         return CredentialsRefused(NAME, key, cause, _CREDENTIALS[code])
-    if code == "RequestTimeTooSkewed":
-        return Denied(
-            NAME, key, cause, "this machine's clock is wrong: the service refuses the signature's time"
-        )
-    if refused.status == 403 or code in ("AccessDenied", "AllAccessDisabled", "AccountProblem"):
-        return Denied(NAME, key, cause, _denied(refused))
     if code in _FULL or refused.status == 507:
         return NoSpace(NAME, key, cause, "the service takes no more: its disks or the quota are full")
-    if code in ("XMinioReadOnly", "InvalidObjectState", "MethodNotAllowed"):
+    if code in ("XMinioReadOnly", "MethodNotAllowed"):
         return ReadOnly(NAME, key, cause, f"the service does not allow {refused.operation} there: {code}")
+    if (refused.status == 403 and code != "InvalidObjectState") or code in _DENIED:
+        return Denied(NAME, key, cause, _denied(refused))
     return None
 
 
 def _unexpected(refused: Refusal) -> StorageError:
+    if refused.code == "InvalidObjectState":
+        text = "the object is archived; restore it, or delete it so that it is stored anew"
+        return StorageError(NAME, refused.key, refused.cause, text)
     if refused.code in _BUSY or refused.status in (408, 429) or refused.status >= 500:
         text = f"the service cannot do {refused.operation} now: {refused.code}"
         asked = retry_after(refused.headers)

@@ -1,9 +1,9 @@
 """One object on its way into S3: the calls that `parts` makes, with checksums and the condition.
 
 States: (one request) | begun -> sent … -> completed | aborted.
-A commit asks for the key to be absent. Where something stands there, what it is decides: what may be the same bytes is
-somebody else's success, and our upload is aborted; anything else is replaced. The same look settles a commit whose
-reply was lost.
+A commit asks for the key to be absent. Where something stands there, what it is decides: the same bytes, by size and
+checksum, are somebody else's success, and our upload is aborted; anything else is replaced. The same look settles a
+commit whose reply was lost.
 """
 
 import hashlib
@@ -116,26 +116,26 @@ class S3Upload:
         return await self._bucket.ask_knowing("CompleteMultipartUpload", self._key, arguments)
 
     async def _published(
-        self, ours: ObjectInfo, publish: Callable[[bool], Awaitable[ObjectInfo]]
+        self, ours: ObjectInfo, publish: Callable[[bool], Awaitable[ObjectInfo]], *, conditional: bool = True
     ) -> ObjectInfo:
         """Publish where nothing stands; else see whose success it was.
 
         A service that refuses before the body has come cuts the connection: that looks like a lost reply.
         """
         try:
-            return await publish(True)  # noqa: FBT003
+            return await publish(conditional)
         except (AlreadyThere, NoSuchUpload, Unavailable) as error:
             standing = await self._standing(error)
-            if standing is not None and same(ours, standing):
+            if standing is not None and _settled(error, ours, standing):
                 if self._id and not isinstance(error, NoSuchUpload):
                     await self._abort_leftover()
                 # Another checksum than ours says nothing of the bytes that we sent.
                 return replace(
                     standing, checksum=ours.checksum if standing.checksum == ours.checksum else None
                 )
-            if isinstance(error, NoSuchUpload) or (standing is None and isinstance(error, Unavailable)):
+            if not conditional or (standing is None and not isinstance(error, AlreadyThere)):
                 raise
-        return await publish(False)  # noqa: FBT003
+        return await self._published(ours, publish, conditional=False)
 
     async def _standing(self, error: StorageError) -> ObjectInfo | None:
         try:
@@ -148,6 +148,15 @@ class S3Upload:
     async def _abort_leftover(self) -> None:
         with suppress(StorageError):  # the sweep's, then: the object stands
             await self.abort()
+
+
+def _settled(error: StorageError, ours: ObjectInfo, standing: ObjectInfo) -> bool:
+    """Whether what stands there is the success of this commit (pure): proved by the checksum where somebody else may
+    have put it there, likely where nothing speaks against our own lost reply.
+    """
+    if isinstance(error, AlreadyThere):
+        return ours.size == standing.size and ours.checksum == standing.checksum
+    return same(ours, standing)
 
 
 def _text(digest: bytes) -> str:

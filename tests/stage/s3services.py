@@ -33,14 +33,25 @@ class RunningS3:
         """The loopback port."""
         return int(self.url.rpartition(":")[2])
 
-    def settings(self, bucket: str, **more: object) -> dict[str, object]:
-        """What stands below `storage: s3:` for a bucket of it."""
-        given = {"bucket": bucket, "regionendpoint": self.url, "accesskey": KEY, "secretkey": SECRET}
+    def settings(self, bucket: str, *, port: int | None = None, **more: object) -> dict[str, object]:
+        """What stands below `storage: s3:` for a bucket of it; `port` is that of a proxy in front."""
+        url = self.url if port is None else f"http://127.0.0.1:{port}"
+        given = {"bucket": bucket, "regionendpoint": url, "accesskey": KEY, "secretkey": SECRET}
         return {**given, "region": REGION, **more}
 
-    def driver(self, bucket: str, **more: object) -> S3:
+    def driver(self, bucket: str, *, port: int | None = None, **more: object) -> S3:
         """A driver of our own on a bucket of it."""
-        return S3(parameters(self.settings(bucket, **more)))
+        return S3(parameters(self.settings(bucket, port=port, **more)))
+
+    def requests(self, bucket: str) -> list[str]:
+        """`METHOD key` of what it was asked of a bucket, in order, from versitygw's own log."""
+        lines = (line.split(" | ") for line in self.process.log.read_text(errors="replace").splitlines())
+        asked = [(part[5].strip(), part[6].strip()) for part in lines if len(part) >= 8]
+        return [
+            f"{method} {path.removeprefix(f'/{bucket}').removeprefix('/')}".strip()
+            for method, path in asked
+            if path == f"/{bucket}" or path.startswith(f"/{bucket}/")
+        ]
 
     def make_bucket(self, bucket: str) -> None:
         """A new bucket."""

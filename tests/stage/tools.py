@@ -37,7 +37,8 @@ def absent(reason: str) -> NoReturn:
 
 def find(name: str) -> Path | None:
     """The program's path: the version we build, else the system's; None where there is neither."""
-    for line in (PROJECT / "scripts" / "go-tools.txt").read_text().splitlines():
+    lists = (PROJECT / "scripts" / name for name in ("go-tools.txt", "go-tools-slow.txt"))
+    for line in (line for path in lists for line in path.read_text().splitlines()):
         built, version, _ = line.split()
         if built == name:
             path = cache_folder() / f"{name}-{version}" / name
@@ -50,7 +51,7 @@ def need(name: str) -> Path:
     """The program's path; skips or fails the test where it is absent."""
     path = find(name)
     if path is None:
-        absent(f"{name} is not installed: run scripts/test-deps")
+        absent(f"{name} is not installed: run scripts/test-deps --all")
     return path
 
 
