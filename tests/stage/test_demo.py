@@ -9,7 +9,8 @@ import pytest
 
 from tests.stage import clients
 from tests.stage.demo import REPOSITORY, TAG, demonstration_image, upstream_of
-from tests.stage.process import free_port, start, until
+from tests.stage.engines import Containerd, Docker
+from tests.stage.process import answers, free_port, running, start, until
 
 
 async def test_the_demonstration_registry_serves_its_image() -> None:
@@ -62,6 +63,29 @@ async def test_make_run_gets_as_far_as_a_pull(tmp_path: Path) -> None:
         assert await demo.wait() == 0, demo.said()
     finally:
         await demo.stop()
+
+
+@pytest.mark.real
+async def test_what_make_run_starts_serves_every_client(
+    tmp_path: Path, docker: Docker, containerd: Containerd
+) -> None:
+    """docker, ctr, buildah and skopeo get the demonstration image by the reference that is printed."""
+    port, image = free_port(), demonstration_image()
+    argv = [sys.executable, "-m", "tests.stage.demo", "--port", str(port), "--store", str(tmp_path / "store")]
+
+    async def ready() -> bool:
+        return await answers(f"http://127.0.0.1:{port}/v2/")
+
+    async with running("demo", argv, ready=ready, log=tmp_path / "log"):
+        reference = f"127.0.0.1:{port}/{REPOSITORY}:{TAG}"
+        assert await docker.pull(reference) == image.digest
+        await docker.forget(reference)
+        await containerd.pull(reference, hosts={f"127.0.0.1:{port}": f"http://127.0.0.1:{port}"})
+        assert set(image.all_blobs()) <= set(await containerd.blobs())
+        await containerd.forget(reference)
+        await clients.buildah_pull(reference, tmp_path / "buildah")
+        copied = await clients.skopeo_copy(reference, tmp_path / "skopeo")
+        assert {digest[7:] for digest in image.all_blobs()} <= {file.name for file in copied.iterdir()}
 
 
 async def test_a_taken_port_is_said(tmp_path: Path) -> None:
