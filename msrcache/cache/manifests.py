@@ -20,7 +20,7 @@ from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ManifestInvalid, ManifestUnknown
 from msrcache.oci.manifest import LARGEST, media_type_of
-from msrcache.oci.names import Tag
+from msrcache.oci.names import Reference, Repository, Tag
 from msrcache.oci.pulls import ManifestPull
 from msrcache.oci.registry import SERVICE, Manifest, Outcome, Registry, Resolution
 from msrcache.storage.errors import LeftAlone, NotFound, StorageError
@@ -30,8 +30,11 @@ from msrcache.telemetry.logs import get_logger
 KEPT = 64 << 20
 """Bytes of all manifests kept in memory."""
 AWAITED = 10_000
-"""Tags that were resolved and whose manifest has not been asked for yet."""
+"""Digests that tags were resolved to and whose manifest has not been asked for yet."""
+AWAITED_TAGS = 100
+"""Tags of one of them."""
 LARGE = 64 * 1024
+Subject = tuple[Repository, Reference]
 
 log = get_logger(__name__)
 
@@ -47,7 +50,7 @@ class Manifests:
         self._fetching: Flights[Digest, Manifest] = Flights()
         self._kept: OrderedDict[Digest, Manifest] = OrderedDict()
         self._kept_bytes = 0
-        self._awaited: OrderedDict[Digest, ManifestPull] = OrderedDict()
+        self._awaited: OrderedDict[Digest, dict[Subject, ManifestPull]] = OrderedDict()
         self._storing: dict[Digest, asyncio.Task[None]] = {}
         self._unstored: set[Digest] = set()
         self._writing: set[asyncio.Task[None]] = set()
@@ -147,7 +150,7 @@ class Manifests:
         pull.right.granted(pull.repository)
         self._keep(replace(manifest, outcome=Outcome.HIT))
         self._storing[digest] = self._later(self._store_manifest(pull, manifest))
-        if (noted := self._awaited.pop(digest, None)) is not None:
+        for noted in self._awaited.pop(digest, {}).values():
             self._note_tag(noted, digest)
         return manifest
 
@@ -171,7 +174,13 @@ class Manifests:
         if digest in self._kept:
             self._later(self._link_tag(pull, digest))
             return
-        self._awaited[digest] = pull.by(SERVICE)  # waits for long: no credential may
+        tags = self._awaited.setdefault(digest, {})
+        self._awaited.move_to_end(digest)
+        subject = (pull.repository, pull.reference)
+        tags.pop(subject, None)
+        tags[subject] = pull.by(SERVICE)  # waits for long: no credential may
+        if len(tags) > AWAITED_TAGS:
+            del tags[next(iter(tags))]
         if len(self._awaited) > AWAITED:
             self._awaited.popitem(last=False)
 

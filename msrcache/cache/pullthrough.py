@@ -190,9 +190,33 @@ class PullThrough:
             return await self._passed(pull, stack, reason="range")
         if not tail.size:
             await tail.settled()  # there is no byte that could be held back
-        body = Reading(self._upstream, pull).of_tail(tail, span)
-        closing = await stack.enter_async_context(aclosing(body))
-        return Blob(descriptor=fill.descriptor, span=span, outcome=outcome, body=closing)
+        closing = await stack.enter_async_context(aclosing(Reading(self._upstream, pull).of_tail(tail, span)))
+        return Blob(
+            descriptor=fill.descriptor,
+            span=span,
+            outcome=outcome,
+            body=closing,
+            resume=lambda offset: self._unspooled(pull, span, tail.size, offset),
+        )
+
+    async def _unspooled(self, pull: BlobPull, span: Span, size: int, offset: int) -> AsyncIterator[bytes]:
+        """The rest for a reader of a fill whose spool file could not be read under the server.
+
+        A reader of the whole blob was promised right bytes, and nobody knows the hash of what it has got: all is
+        fetched once more and hashed, what it has is skipped, and its last byte waits for the digest.
+        """
+        log.error(
+            "spool file could not be read, going on with the upstream", digest=str(pull.digest), at=offset
+        )
+        self._kitchen.metrics.passed_total.labels("spool").inc()
+        wanted, skip, hasher = Span(offset, span.stop), 0, None
+        if span == Span.whole(size):
+            wanted, skip, hasher = span, offset, Hasher(pull.digest.algorithm)
+        async with aclosing(Reading(self._upstream, pull).direct(wanted, size, hasher)) as body:
+            async for chunk in body:
+                if len(chunk) > skip:
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
 
     async def _passed(self, pull: BlobPull, stack: AsyncExitStack, *, reason: str) -> Blob:
         """Straight from the upstream, under the caller's own right; nothing is stored."""

@@ -114,8 +114,14 @@ class Spool:
             raise
 
     def _close_unclaimed(self, opening: "asyncio.Future[SpooledFile]") -> None:
-        if not opening.cancelled() and opening.exception() is None:
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        try:
             self._pool.submit(_remove, opening.result())
+        except (
+            RuntimeError
+        ):  # closed meanwhile: there is no thread left, and no pull that could be kept waiting
+            _remove(opening.result())
 
     async def reserve(self, file: SpooledFile, size: int) -> None:
         """Set aside room for the whole file. Raises SpoolFull with what is missing."""

@@ -268,3 +268,37 @@ async def test_a_folder_that_cannot_be_written_is_told_at_the_start(tmp_path: Pa
     with pytest.raises(OSError, match="spool"):
         await spool.start()
     await spool.close()
+
+
+async def test_a_file_that_is_opened_for_nobody_while_the_spool_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fill is gone and the spool closes before its thread has opened the file: it is closed and removed all the
+    same.
+    """
+    go, real, opened = threading.Event(), module._open, []
+
+    def slow(folder: Path, digest: Digest, leftover: Leftover | None) -> SpooledFile:
+        go.wait(20)
+        opened.append(real(folder, digest, leftover))
+        return opened[0]
+
+    monkeypatch.setattr(module, "_open", slow)
+    spool = Spool(tmp_path)
+    await spool.start()
+    opening = asyncio.create_task(spool.open(DIGEST))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    closing = asyncio.create_task(spool.close())
+    await asyncio.sleep(0)
+    spool._pool.shutdown(wait=False)
+    go.set()
+    await closing
+    for _ in range(5):
+        await asyncio.sleep(0)
+    (file,) = opened
+    assert not file.path.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file.fd)

@@ -234,6 +234,58 @@ async def test_a_disk_that_cannot_be_read_is_healed_under_the_client(
         assert failed.is_set()
 
 
+class BadSpool:
+    """os.sendfile whose reading fails once (EIO), from the given byte on."""
+
+    def __init__(self, at: int) -> None:
+        self.failed = False
+        self._at = at
+        self._real = os.sendfile
+
+    def __call__(self, out: int, source: int, offset: int, count: int) -> int:
+        if not self.failed and offset >= self._at:
+            self.failed = True
+            raise OSError(errno.EIO, "Input/output error")
+        return self._real(out, source, offset, min(count, self._at))
+
+
+@pytest.mark.parametrize("wanted", [{}, {"Range": f"bytes=10-{len(DATA) - 20}"}], ids=["whole", "range"])
+async def test_a_spool_that_cannot_be_read_is_gone_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, str]
+) -> None:
+    """EIO under sendfile while filling: the reader goes on with the upstream; the whole blob is hashed anew."""
+    async with scripted() as upstream, cache(tmp_path, upstream) as application:
+        path = upstream.publish_blob(DATA)
+        hold = Hold(2 * K)
+        upstream.script(path, Turn(hold=hold))
+        bad = BadSpool(K)
+        monkeypatch.setattr(os, "sendfile", bad)
+        start, stop = (10, len(DATA) - 19) if wanted else (0, len(DATA))
+        got = await pull(application, path, **wanted)
+        assert (got.body, got.whole, bad.failed) == (DATA[start:stop], True, True)
+        assert upstream.lines[0] == f"GET {path}"
+        assert len(upstream.lines) == 2
+        assert upstream.lines[1].startswith(f"GET {path} bytes=" if wanted else f"GET {path}")
+        hold.go.set()
+        await settled(application)
+        assert stored(tmp_path, DATA) == DATA
+
+
+async def test_a_corrupt_body_behind_a_bad_spool_never_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on with the upstream after EIO is verified too: one wrong byte of it, and the reader is cut."""
+    async with scripted() as upstream, cache(tmp_path, upstream) as application:
+        path = upstream.publish_blob(DATA)
+        hold = Hold(2 * K)
+        upstream.script(path, Turn(hold=hold), Turn(body=DATA[:-9] + b"corrupted"))
+        monkeypatch.setattr(os, "sendfile", BadSpool(K))
+        got = await pull(application, path)
+        assert not got.whole
+        hold.go.set()
+        await settled(application)
+
+
 SIZE = len(DATA)
 FORMS = [
     ("bytes=0-0", 0, 1),
