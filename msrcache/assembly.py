@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from msrcache.access.htpasswd import AccountsError
+from msrcache.cache.backlog import Backlog
 from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.fill import FillSettings, Kitchen
 from msrcache.cache.freshness import Freshness, FreshnessSettings
@@ -231,6 +232,7 @@ class Application:
             upstream=upstream,
             store=self.store,
             spool=self.spool,
+            backlog=Backlog(self.spool, limit=cache.fill.concurrency, metrics=self.metrics),
             links=links,
             presence=presence,
             leases=SoleReplica(),

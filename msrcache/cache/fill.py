@@ -10,15 +10,18 @@ Rules:
 4. An ending other than complete leaves nothing visible in the store. What came before an outage stays in the spool
    and is continued by the next fill of the digest; what had a wrong digest does not.
 5. A fill that nobody reads for ``abandon`` and whose upstream gave nothing in that time is stopped.
+6. A store slower than the upstream holds up no fill: once all bytes are here and verified, storing them goes on behind
+   (`backlog`), and is given up where the room is needed.
 """
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from msrcache.cache.backlog import Backlog
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
@@ -115,6 +118,7 @@ class Kitchen:
     upstream: Registry
     store: Store
     spool: Spool
+    backlog: Backlog
     links: Links
     presence: Presence
     leases: Leases
@@ -141,6 +145,8 @@ class Fill:
         self._hasher = Hasher(pull.digest.algorithm)
         self._error: BaseException | None = None
         self._opened = asyncio.Event()
+        self._publishing: asyncio.Task[None] | None = None
+        self._given_up = False
 
     def __repr__(self) -> str:
         return f"<Fill {self.digest} {self.state} {self.tail!r} [{self.holders} holders]>"
@@ -171,11 +177,25 @@ class Fill:
         assert self.tail is not None
         return Descriptor("application/octet-stream", self.digest, self.tail.size)
 
-    async def run(self) -> None:
-        """Do it all. Raises only CancelledError; every other ending is told to the readers and counted."""
+    @property
+    def reserved(self) -> int:
+        """As Lagging."""
+        return self.file.reserved if self.file is not None else 0
+
+    def give_up(self) -> None:
+        """As Lagging."""
+        if self._publishing is not None:
+            self._given_up = True
+            self._publishing.cancel()
+
+    async def run(self, *, poured: Callable[[], None]) -> None:
+        """Do it all. Raises only CancelledError; every other ending is told to the readers and counted.
+
+        `poured` is called when all bytes are here and verified, and only the store is still at work.
+        """
         error: BaseException | None = None
         try:
-            await self._spooled()
+            await self._spooled(poured)
         except asyncio.CancelledError as cancelled:
             error = cancelled
             raise
@@ -184,11 +204,11 @@ class Fill:
         finally:
             self._finish(error)
 
-    async def _spooled(self) -> None:
+    async def _spooled(self, poured: Callable[[], None]) -> None:
         self.file = file = await self._kitchen.spool.open(self.digest)
         try:
             async with self._kitchen.leases.hold(self.digest):
-                await self._brought_in(file)
+                await self._brought_in(file, poured)
         except BaseException as error:
             self._break(error)
             raise
@@ -204,15 +224,17 @@ class Fill:
             self.file = None
             await self._kitchen.spool.release(file)
 
-    async def _brought_in(self, file: SpooledFile) -> None:
+    async def _brought_in(self, file: SpooledFile, poured: Callable[[], None]) -> None:
         self.state = "opening"
         publishing: asyncio.Task[None] | None = None
         try:
             async with self._kitchen.upstream.blob(self._from(file.length)) as source:
                 tail = await self._open(source, file)
-                publishing = asyncio.create_task(self._publish(tail, file), name=f"publish {self.digest}")
+                publishing = asyncio.create_task(self._stored(tail, file), name=f"publish {self.digest}")
+                self._publishing = publishing
                 await self._pour(source, tail, file)
             self.state = "publishing"
+            poured()
             await publishing
         except BaseException as error:
             self._break(error)  # before the wait: the publisher is a reader of the tail
@@ -236,7 +258,7 @@ class Fill:
     async def _open(self, source: Blob, file: SpooledFile) -> Tail:
         if source.span.start != file.length:
             raise OSError(errno.EIO, f"{source.span} came, what a dead process left ends at {file.length}")
-        await self._kitchen.spool.reserve(file, source.descriptor.size)
+        await self._kitchen.backlog.reserve(file, source.descriptor.size)
         self.tail = Tail(file.fd, source.descriptor.size, early=self._kitchen.settings.early)
         self.state = "filling"
         self._opened.set()
@@ -250,6 +272,16 @@ class Fill:
         self._hasher.verify(self.digest, tail.size)
         tail.verify()
 
+    async def _stored(self, tail: Tail, file: SpooledFile) -> None:
+        """Bring it into the store, or be given up: that ends no fill."""
+        try:
+            await self._publish(tail, file)
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            self._unstored("slow")
+            log.warning("blob not stored: the store is slower than the upstream", digest=str(self.digest))
+
     async def _publish(self, tail: Tail, file: SpooledFile) -> None:
         kitchen = self._kitchen
         try:
@@ -262,9 +294,11 @@ class Fill:
                 clock=kitchen.clock,
             )
         except NotVisible as error:
+            self._unstored("invisible")
             kitchen.metrics.readafterwrite_failures_total.inc()
             log.error("blob not visible after it was stored", digest=str(self.digest), error=str(error))
         except StorageError as error:
+            self._unstored("skipped" if isinstance(error, LeftAlone) else "failed")
             tell = log.debug if isinstance(error, LeftAlone) else log.error
             tell("blob not stored: the next pull fetches it again", digest=str(self.digest), error=str(error))
         except (Spilled, RegistryError):
@@ -272,6 +306,9 @@ class Fill:
         else:
             kitchen.presence.saw(self.digest, tail.size)
             await kitchen.links.put_layer(self.pull.repository, self.digest)
+
+    def _unstored(self, reason: str) -> None:
+        self._kitchen.metrics.unstored_total.labels(reason).inc()
 
     def withdrawn(self, error: BaseException) -> None:
         """It never had its turn: whoever still waits is told."""

@@ -1,10 +1,11 @@
 """The fills under way in this process: one a digest, bounded in number, with a fair queue.
 
+A fill has its place until all its bytes are here; storing them goes on behind it (`backlog`).
 Decides nothing about rights: whoever joins has asked its own question first (pullthrough).
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msrcache.cache.fill import Fill, Kitchen
 from msrcache.oci.digest import Digest
@@ -94,16 +95,23 @@ class Fills:
         finally:
             metrics.fills_queued.dec()
         metrics.fills_active.inc()
+        release = _once(self._places.release)
+
+        def poured() -> None:
+            release()
+            self._kitchen.backlog.enter(fill)
+
         try:
             async with asyncio.timeout(None) as stop:
                 self._watch(fill, stop, since=0)
-                await fill.run()
+                await fill.run(poured=poured)
         except TimeoutError:
             pass  # abandoned: the fill has told it as "left"
         finally:
             fill.state = "ended"
             metrics.fills_active.dec()
-            self._places.release()
+            self._kitchen.backlog.leave(fill)
+            release()
 
     def _watch(self, fill: Fill, stop: asyncio.Timeout, *, since: int) -> None:
         """Look every ``abandon`` seconds: nobody there and not a byte since the last look means stop."""
@@ -132,3 +140,14 @@ class Fills:
         self.completed += 1
         if fill.state != "ended":  # cancelled before its first step: nobody has told those who wait
             fill.withdrawn(asyncio.CancelledError())
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """Calls it the first time only."""
+    left = [call]
+
+    def first() -> None:
+        if left:
+            left.pop()()
+
+    return first

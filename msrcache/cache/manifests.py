@@ -4,7 +4,8 @@ Rules:
 1. A digest is immutable: a manifest that is here is served without asking for its bytes again, once the caller's
    right and the repository's link (or the upstream's word) are there.
 2. What is read from the store is hashed before it is believed; what is in memory has been.
-3. The store is written behind the answer: a slow store makes no slow pull. ``settled`` waits for it.
+3. The store is written behind the answer: a slow store makes no slow pull. ``settled`` waits for it. At most BEHIND
+   writes wait for a store; what comes then is not stored, and fetched again when it has left the memory.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ from msrcache.telemetry.logs import get_logger
 
 KEPT = 64 << 20
 """Bytes of all manifests kept in memory."""
+BEHIND = 1000
+"""Manifests and links on their way into the store."""
 AWAITED = 10_000
 """Digests that tags were resolved to and whose manifest has not been asked for yet."""
 AWAITED_TAGS = 100
@@ -149,7 +152,10 @@ class Manifests:
         manifest = await self._upstream.manifest(replace(pull, reference=digest, head=False))
         pull.right.granted(pull.repository)
         self._keep(replace(manifest, outcome=Outcome.HIT))
-        self._storing[digest] = self._later(self._store_manifest(pull, manifest))
+        if (storing := self._later(self._store_manifest(pull, manifest))) is not None:
+            self._storing[digest] = storing
+        else:
+            self._remember_unstored(digest)
         for noted in self._awaited.pop(digest, {}).values():
             self._note_tag(noted, digest)
         return manifest
@@ -161,13 +167,16 @@ class Manifests:
             await self._links.put_revision(pull.repository, digest)
             self._unstored.discard(digest)
         except StorageError as error:
-            if len(self._unstored) > AWAITED:
-                self._unstored.clear()
-            self._unstored.add(digest)
+            self._remember_unstored(digest)
             tell = log.debug if isinstance(error, LeftAlone) else log.error
             tell("manifest not stored: the next pull fetches it again", digest=str(digest), error=str(error))
         finally:
             self._storing.pop(digest, None)
+
+    def _remember_unstored(self, digest: Digest) -> None:
+        if len(self._unstored) > AWAITED:
+            self._unstored.clear()
+        self._unstored.add(digest)
 
     def _note_tag(self, pull: ManifestPull, digest: Digest) -> None:
         """Link the tag, now or when its manifest comes in (a client asks for the tag first, then for its digest)."""
@@ -211,7 +220,11 @@ class Manifests:
             self._kept_bytes -= len(dropped.data)
         return manifest
 
-    def _later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None] | None:
+        """None where too much is on its way already: then it is not done."""
+        if len(self._writing) >= BEHIND:
+            work.close()
+            return None
         task = asyncio.create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._written)

@@ -39,7 +39,11 @@ log = get_logger(__name__)
 
 
 class SpoolFull(Exception):
-    """There is no room for a file of this size: the pull is passed through instead."""
+    """There is no room for a file of this size: the pull is passed through instead. `missing` bytes would make it."""
+
+    def __init__(self, text: str, *, missing: int = 0) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 @dataclass(slots=True)
@@ -129,10 +133,15 @@ class Spool:
         free = await self.run(lambda: _free(self.path))
         if self._size and self.used + size > self._size:
             raise SpoolFull(
-                f"spool {self.path}: {size} bytes wanted, {self._size - self.used} left of cache.spool.size"
+                f"spool {self.path}: {size} bytes wanted, {self._size - self.used} left of cache.spool.size",
+                missing=self.used + size - self._size,
             )
-        if size - file.length > free * 0.9 - self._unwritten:
-            raise SpoolFull(f"spool {self.path}: {size} bytes wanted, the disk has {free} free")
+        room = int(free * 0.9) - self._unwritten
+        if size - file.length > room:
+            raise SpoolFull(
+                f"spool {self.path}: {size} bytes wanted, the disk has {free} free",
+                missing=size - file.length - room,
+            )
         self.used += size
         self._unwritten += size - file.length
         file.reserved = size

@@ -102,6 +102,13 @@ TABLE: tuple[Row, ...] = (
     ),
     _gauge("fills_active", "fills", "Fills under way."),
     _gauge("fills_queued", "fills", "Fills waiting for their turn."),
+    _gauge("fills_behind", "fills", "Fills whose bytes are all here, and which the store has not taken yet."),
+    _counter(
+        "unstored_total",
+        "blobs",
+        "Blobs that came in whole and were not stored: slow, skipped, failed or invisible.",
+        "reason",
+    ),
     _counter(
         "fills_total", "fills", "Fills ended: complete, refused, absent, failed, cut or left.", "ending"
     ),
@@ -190,6 +197,8 @@ class Metrics:
     redirected_bytes_total: Counter
     fills_active: Gauge
     fills_queued: Gauge
+    fills_behind: Gauge
+    unstored_total: Counter
     fills_total: Counter
     fill_seconds: Histogram
     fill_resumes_total: Counter

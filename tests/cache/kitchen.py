@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msrcache.cache.backlog import Backlog
 from msrcache.cache.fill import FillSettings, Kitchen
 from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.layout import blob_key
@@ -124,6 +125,7 @@ async def cache(
         upstream=upstream,
         store=store,
         spool=spool,
+        backlog=Backlog(spool, limit=(settings or FillSettings()).concurrency, metrics=metrics),
         links=links,
         presence=presence,
         leases=SoleReplica(),

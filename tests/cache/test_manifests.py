@@ -261,3 +261,23 @@ async def test_tags_that_wait_are_bounded(stage: Stage, monkeypatch: pytest.Monk
         tag_link(A, Tag("t3")),
         tag_link(A, Tag("t4")),
     }
+
+
+async def test_what_waits_for_a_slow_store_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One write stands still: the next manifest is served all the same, not stored, and no link to it dangles."""
+    monkeypatch.setattr("msrcache.cache.manifests.BEHIND", 1)
+    kept, manifests = stage
+    kept.sickness.held = "put"
+    other = DATA.replace(b"a", b"b")
+    kept.upstream.publish_manifest("team/a", "other", other)
+    by_other = ManifestPull(repository=A, reference=Tag("other"))
+    assert (await manifests.manifest(by_other)).data == other
+    await kept.sickness.reached.wait()
+    assert (await manifests.manifest(_by_tag())).data == DATA
+    kept.sickness.release.set()
+    await manifests.settled()
+    assert blob_key(Digest.of(other)) in kept.memory.contents.objects
+    assert blob_key(DIGEST) not in kept.memory.contents.objects
+    assert (await manifests.manifest(_by_tag())).data == DATA
+    await manifests.settled()
+    assert not [key for key in _links(kept) if DIGEST.hex in key]
