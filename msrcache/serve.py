@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 import uvloop
 
@@ -61,9 +61,12 @@ def leave(code: int, *, patience: float = 2.0) -> None:
 async def _serve(config: Config, again: Callable[[], Loaded]) -> int:
     loop = asyncio.get_running_loop()
     leave, hurry, reread = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    draining: asyncio.Task[None] | None = None
 
     def asked_to_leave() -> None:
         (hurry if leave.is_set() else leave).set()
+        if hurry.is_set() and draining is not None:
+            draining.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_leave)
@@ -73,7 +76,12 @@ async def _serve(config: Config, again: Callable[[], Loaded]) -> int:
         rereading = asyncio.create_task(_reread(application, reread, again))
         try:
             await leave.wait()
-            await _first(application.service.drain(), hurry.wait())
+            draining = asyncio.create_task(application.service.drain())
+            if hurry.is_set():  # twice before it had begun
+                draining.cancel()
+            await asyncio.wait({draining})
+            if not draining.cancelled():
+                draining.result()
         finally:
             rereading.cancel()
     log.info("stopped")
@@ -107,14 +115,3 @@ def _announce(application: Application) -> None:
     )
     if config.access.mode == "open":
         log.warning("access mode open: everybody who reaches this port reads what the service account may")
-
-
-async def _first(*works: Coroutine[object, object, object]) -> None:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -68,6 +68,26 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
         assert "Traceback" not in process.said(100_000)
 
 
+async def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
+    """The upstream holds and the drain would wait for it: asked again, it cuts what is left and ends with 0."""
+    async with scripted() as upstream, serving(tmp_path, upstream) as (process, port):
+        path = upstream.publish_blob(DATA)
+        upstream.script(path, Turn(hold=Hold(K)))
+        config = tmp_path / "config.yml"
+        config.write_text(config.read_text().replace("draintimeout: 5s", "draintimeout: 10m"))
+        os.kill(process.pid, signal.SIGHUP)
+        await says(process, "configuration re-read")
+        async with pulling(port, path) as client:
+            assert await client.take(K) == DATA[:K]
+            os.kill(process.pid, signal.SIGTERM)
+            await says(process, "draining")
+            os.kill(process.pid, signal.SIGTERM)
+            assert await client.rest() == b""
+        assert await process.wait() == 0
+        assert "drain time is up" not in process.said(100_000)
+        assert "Traceback" not in process.said(100_000)
+
+
 async def test_sigterm_right_behind_a_pull(tmp_path: Path) -> None:
     """The last byte has just come when SIGTERM does: the process ends only when the blob is in the store, each time."""
     async with scripted() as upstream:

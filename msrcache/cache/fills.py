@@ -23,7 +23,7 @@ class Fills:
         self._kitchen = kitchen
         self._under_way: dict[Digest, Fill] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
-        self.completed = 0
+        self.ended = 0
         self._places = asyncio.Semaphore(kitchen.settings.concurrency)
 
     def __repr__(self) -> str:
@@ -137,7 +137,7 @@ class Fills:
         if self._under_way.get(fill.digest) is fill:
             del self._under_way[fill.digest]
         del self._tasks[fill]
-        self.completed += 1
+        self.ended += 1
         if fill.state != "ended":  # cancelled before its first step: nobody has told those who wait
             fill.withdrawn(asyncio.CancelledError())
 

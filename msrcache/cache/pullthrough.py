@@ -87,13 +87,9 @@ class PullThrough:
         async with AsyncExitStack() as stack:
             blob = None
             if self.fills.find(pull.digest) is None:
-                completed = self.fills.completed
+                ended = self.fills.ended
                 blob = await self._hits.blob(pull, stack)
-                if (
-                    blob is None
-                    and self.fills.completed != completed
-                    and self.fills.find(pull.digest) is None
-                ):
+                if blob is None and self.fills.ended != ended and self.fills.find(pull.digest) is None:
                     # a fill may have come and gone while the store said no
                     blob = await self._hits.blob(pull, stack)
             yield blob if blob is not None else await self._filled(pull, stack)

@@ -177,6 +177,11 @@ def _tls(config: Config) -> Iterator[Finding]:
             (("http", "tls", "clientcas"), ("http", "tls", "clientauth"), ("http", "tls", "certificate")),
             words,
         )
+    if tls.enabled and tls.client_auth == "require-any-client-cert":
+        words = (
+            "is served as require-and-verify-client-cert: a certificate that nobody verifies proves nothing"
+        )
+        yield Finding((("http", "tls", "clientauth"),), words, Kind.WARNING)
 
 
 def _trust(config: Config) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ async def test_a_fill_is_found_while_it_runs(tmp_path: Path) -> None:
         await kept.pulls.fills.settled()
         assert fill.ending is Ending.COMPLETE
         assert kept.pulls.fills.find(fill.digest) is None
-        assert kept.pulls.fills.completed == 1
+        assert kept.pulls.fills.ended == 1
 
 
 async def test_the_rows_tell_what_is_going_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.config.files import bare, loaded, refusal, warnings
 
+TLS = "http: {tls: {certificate: /c, key: /k, clientcas: [/a]"
 ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https://a]%s}}%s]}\n"
 
 
@@ -86,6 +87,10 @@ def test_a_contradiction_is_refused(text: str, key: str, words: str) -> None:
     [
         ("cache: {upstreams: [{url: https://a, skipverify: true}]}", "give its ca instead"),
         ("cache: {upstreams: [{url: http://a, username: u, password: p}]}", "clear text"),
+        (
+            f"{TLS}, clientauth: require-any-client-cert}}}}\ncache: {{upstreams: [{{url: https://a}}]}}",
+            "is served as require-and-verify-client-cert",
+        ),
         (
             "cache: {access: {mode: open}, upstreams: [{url: https://a, username: u, password: p}]}",
             "lets everyone who can reach",
