@@ -28,9 +28,9 @@ class NodesHarness:
         """As Harness."""
         return self.on(next(self._turns))
 
-    def on(self, calls: Agent) -> RemoteDriver:
+    def on(self, calls: Agent, **parameters: str) -> RemoteDriver:
         """A driver on that machine."""
-        return RemoteDriver(calls, {"rootdirectory": self.root}, spool=self.spool)
+        return RemoteDriver(calls, {"rootdirectory": self.root, **parameters}, spool=self.spool)
 
     async def leave_dead_writer(self, key: str) -> None:
         """A staged file that no process has locked."""

@@ -60,6 +60,8 @@ def boot(network: Network, folder: Path, name: str, *, role: str, **words: str) 
     tap, address = words.pop("tap", ""), words.pop("address", "")
     if not tap:
         tap, address = network.tap()
+    # The same for a node that boots again: nobody has to forget its old address first.
+    mac = f"02:00:0a:63:00:{int(address.rpartition('.')[2]):02x}"
     memory = MEMORY if os.access(MEMORY, os.W_OK) else folder
     given = {
         "ROLE": role,
@@ -75,7 +77,7 @@ def boot(network: Network, folder: Path, name: str, *, role: str, **words: str) 
             *(need("ip"), "netns", "exec", network.name, need("linux.uml")),
             *("mem=256M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"),
             *("con=null", "con0=null,fd:1", "ssl=null", f"uml_dir={folder}", f"umid={name}"),
-            *(f"vec0:transport=tap,ifname={tap},depth=64,gro=1", f"init={INIT}"),
+            *(f"vec0:transport=tap,ifname={tap},depth=64,gro=1,mac={mac}", f"init={INIT}"),
             *(f"{key}={value}" for key, value in given.items()),
         ],
         log=folder / f"{name}.log",

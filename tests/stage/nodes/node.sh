@@ -17,17 +17,18 @@ ip link set vec0 up
 
 server() {
     modprobe -d /run/kernel -a nfsd
-    mkdir /mnt/export /var/lib/nfs/nfsdcld
+    mkdir /mnt/export /var/lib/nfs/nfsdcltrack
     mount -t ext4 /dev/ubda /mnt/export
     mkdir -p /mnt/export/data /mnt/export/state
     chmod 1777 /mnt/export/data
-    mount --bind /mnt/export/state /var/lib/nfs/nfsdcld
+    # Which clients there were is kept on the disk: so they may say after a crash what was theirs before.
+    mount --bind /mnt/export/state /var/lib/nfs/nfsdcltrack
     mount -t rpc_pipefs rpc /var/lib/nfs/rpc_pipefs
     mount -t nfsd nfsd /proc/fs/nfsd
-    # The least that the kernel takes: so long may clients say what was theirs before a crash.
+    # The least that the kernel takes: so long after a crash it waits for them.
     echo 10 > /proc/fs/nfsd/nfsv4leasetime
     echo 10 > /proc/fs/nfsd/nfsv4gracetime
-    nfsdcld
+    command -v nfsdcltrack > /dev/null || nfsdcld -p /var/lib/nfs/rpc_pipefs -s /mnt/export/state
     exportfs -o rw,sync,root_squash,no_wdelay,no_subtree_check,fsid=0 "$NETWORK:/mnt/export"
     rpc.mountd --no-udp --no-nfs-version 2 --no-nfs-version 3
     rpc.nfsd -N 3 -V 4 -U 8
