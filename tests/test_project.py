@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from msrcache.config.load import parse
+from msrcache.telemetry.metrics import TABLE
+
 PROJECT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 DRIVERS = ["s3", "azure", "gcs", "swift", "oss"]
@@ -60,11 +63,39 @@ def test_what_people_are_told_to_run_exists(command: str) -> None:
     assert re.search(rf"^{command.split()[1]}:", (PROJECT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(path: str) -> None:
+PAGES = sorted(path.relative_to(PROJECT) for path in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link of a page is a file of the project."""
-    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#]+)", (PROJECT / path).read_text())
-    assert [link for link in links if not (PROJECT / link).exists()] == []
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#]+)", (PROJECT / page).read_text())
+    assert [link for link in links if not (PROJECT / page.parent / link).exists()] == []
+
+
+def test_the_readmes_configuration_is_right() -> None:
+    """The example is taken as it stands, without an error or a warning, and names what it is said to."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    loaded = parse(text, "README.md", {}, strict=True)
+    assert [str(problem) for problem in loaded.problems] == []
+    assert [entry.url for entry in loaded.config.upstreams] == ["https://msr.example.com"]
+    assert len([line for line in text.splitlines() if line]) == 5
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/architecture.md"])
+def test_pages_name_keys_and_metrics_that_exist(page: str) -> None:
+    """What a person is told to set or to look at is there: keys in docs/configuration.md, metrics in the table."""
+    text = (PROJECT / page).read_text()
+    documented = set(
+        re.findall(r"^\| `([^`]+)` \|", (PROJECT / "docs/configuration.md").read_text(), re.MULTILINE)
+    )
+    sections = "cache|http|storage|log|health|proxy|middleware|auth"
+    keys = set(re.findall(rf"`((?:{sections})\.[a-z.\[\]]+[a-z\]])(?:: [^`]*)?`", text))
+    assert {
+        key for key in keys if key not in documented and not key.startswith("storage.filesystem.")
+    } == set()
+    metrics = set(re.findall(r"`(msrcache_[a-z_]+)", text))
+    assert metrics - {row.full_name for row in TABLE} == set()
 
 
 def test_scripts_are_sound() -> None:
