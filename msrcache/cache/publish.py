@@ -6,8 +6,9 @@ A failure here costs the fleet one more pull and the client nothing.
 
 The check asks what the next replica will ask, over connections that did not write (`Store.elsewhere`: a second
 instance of the driver):
-1. Where the commit told a checksum, one stat: size and checksum are equal. Else the first and last END bytes are
-   read, with the size that comes with them, and are those of the spool: at most two requests, one for a small blob.
+1. Where the commit told a checksum, one stat: size and checksum are equal. Else, or where the other checksum is of
+   another kind, the first and last END bytes are read, with the size that comes with them, and are those of the spool:
+   at most two requests, one for a small blob.
 2. What is not right yet is looked at again, with waits that double, until the deadline. Then the store has broken its
    promise (NotVisible), or could not be asked (its own error). Either way the blob gets no link.
 3. That somebody else committed the same blob first is a success (the driver's commit says so), and is checked alike.
@@ -73,7 +74,7 @@ class _Check:
         try:
             if self.checksum is not None or not self.size:
                 info = await self.store.stat(self.key)
-                if info.size != self.size or not self.size or info.checksum is not None:
+                if info.size != self.size or not self.size or _comparable(info.checksum, self.checksum):
                     return self._judged(info)
             return await self._ends()
         except NotFound:
@@ -96,6 +97,11 @@ class _Check:
             if data != await asyncio.to_thread(os.pread, self.fd, span.size, span.start):
                 return f"other bytes (at {span.start} to {span.stop})"
         return None
+
+
+def _comparable(one: str | None, other: str | None) -> bool:
+    """Whether two checksums, `kind:hex`, are of one kind (pure): else they say nothing about each other."""
+    return one is not None and other is not None and one.partition(":")[0] == other.partition(":")[0]
 
 
 def _ends_of(size: int) -> list[Span]:

@@ -118,10 +118,11 @@ async def creates(stage: Stage) -> None:
         if not await stage.there.create(key, b"again"):
             raise Broken("create said that something stood there, where it had been deleted")
     await stage.shows(stage.here, key, b"again", after="a create")
-    await _neighbours(stage)
 
 
-async def _neighbours(stage: Stage) -> None:
+async def neighbours(stage: Stage) -> None:
+    """What empties a place does not hinder who fills it."""
+
     async def come_and_go(driver: Driver, key: str) -> None:
         if driver is stage.there:
             await driver.delete(key)  # out of step with the others: one deletes while the other creates
@@ -132,7 +133,7 @@ async def _neighbours(stage: Stage) -> None:
 
     drivers = (stage.here, stage.there) * 2
     await asyncio.gather(
-        *(come_and_go(driver, stage.key(f"created/a/b/{n}")) for n, driver in enumerate(drivers))
+        *(come_and_go(driver, stage.key(f"neighbours/a/b/{n}")) for n, driver in enumerate(drivers))
     )
 
 
@@ -248,6 +249,12 @@ SMALL: Final = (
         follows="creates are not exclusive here: replicas will share fills by home replica",
         prove=creates_once,
         at_start=True,
+    ),
+    Promise(
+        name="neighbours",
+        words="removing one object does not hinder writing another beside it",
+        follows="a lease is missed now and then: some blobs are fetched more than once",
+        prove=neighbours,
     ),
     Promise(
         name="replace",

@@ -39,7 +39,7 @@ NOTICED: dict[str, str] = {
     "test_delete_spares_what_lies_beside_and_below": "delete",
     "test_create_keeps_the_first_content": "create",
     "test_create_works_again_after_delete": "create",
-    "test_creating_and_deleting_neighbours_at_once": "create",
+    "test_creating_and_deleting_neighbours_at_once": "neighbours",
     "test_hundred_concurrent_creates_have_one_winner": "exclusive-create",
     "test_put_replaces": "replace",
     "test_put_is_never_seen_half_written": "replace",
