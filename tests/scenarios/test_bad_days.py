@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from msrcache.oci.digest import Digest
-from tests.scenarios.plays import Got, pull, stored
+from tests.access.upstream import jwt
+from tests.scenarios.plays import Got, pull, settled, stored
+from tests.scenarios.plays import cache as in_process
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.certificates import Authority, KeyPair, authority
 from tests.stage.images import noise
@@ -147,3 +149,14 @@ async def test_our_own_certificate(
             said = running.process.said(1_000_000)
             for word in (str(pair.certificate), *words):
                 assert word in said
+
+
+async def test_a_clock_that_is_ahead_ends_tokens_early_and_refuses_nobody(tmp_path: Path) -> None:
+    """By our clock the caller's token has ended: no yes is remembered, so the upstream is asked each time."""
+    token = jwt(exp=NOW.timestamp() - 3600)
+    async with scripted() as upstream, in_process(tmp_path, upstream, mode="upstream") as application:
+        path = upstream.publish_blob(DATA)
+        for _ in range(3):
+            assert (await pull(application, path, Authorization=token)).body == DATA
+            await settled(application)
+        assert upstream.lines == [f"GET {path}", f"HEAD {path}", f"HEAD {path}"]
