@@ -14,6 +14,7 @@ Not here: what is asked (`s3`), what refusals mean (`s3errors`).
 
 import asyncio
 import hashlib
+import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,7 +37,7 @@ from botocore.exceptions import (
     ConnectionError as EndpointError,
 )
 
-from msrcache.storage.errors import StorageError, Unavailable
+from msrcache.storage.errors import StorageError, Unavailable, Unusable
 from msrcache.storage.s3errors import NAME, Answered, CredentialsRefused, Refusal, failure
 from msrcache.storage.s3parameters import S3Parameters
 from msrcache.telemetry.logs import get_logger
@@ -216,15 +217,21 @@ class S3Client:
             )
             failed = CredentialsRefused(NAME, key, error, text)
         elif isinstance(error, HTTPClientError | EndpointError | aiohttp.ClientError | TimeoutError):
-            where = self._parameters.regionendpoint or f"region {self._parameters.region}"
-            failed = Unavailable(
-                NAME, key, _innermost(error), f"{name}: the service at {where} does not answer"
-            )
+            failed = self._unanswered(name, key, _innermost(error))
         else:
             failed = StorageError(NAME, key, error, f"{name} could not be asked")
         if isinstance(failed, CredentialsRefused) and self._chain is not None:
             self._chain.forget()
         return failed
+
+    def _unanswered(self, name: str, key: str, cause: BaseException) -> StorageError:
+        where = self._parameters.regionendpoint or f"region {self._parameters.region}"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            text = f"the certificate of {where} is not trusted ({cause.verify_message}): give its CA as storage.s3.ca"
+            return Unusable(NAME, key, None, text)
+        if isinstance(cause, ssl.SSLError):
+            return Unavailable(NAME, key, None, f"{name}: no TLS with the service at {where}: {cause.reason}")
+        return Unavailable(NAME, key, cause, f"{name}: the service at {where} does not answer")
 
     def _refusal(self, name: str, key: str, error: ClientError) -> Refusal:
         answer = error.response

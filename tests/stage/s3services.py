@@ -10,6 +10,8 @@ from botocore.session import get_session
 
 from msrcache.storage.s3 import S3
 from msrcache.storage.s3parameters import parameters
+from tests.stage.certificates import Authority, authority
+from tests.stage.clients import ran
 from tests.stage.process import Process, answers, free_port, running
 from tests.stage.tools import need
 
@@ -27,6 +29,8 @@ class RunningS3:
     process: Process
     client: Any
     """The SDK's, which blocks, for what our driver does not do."""
+    authority: Authority | None = None
+    """Where it speaks TLS."""
 
     @property
     def port(self) -> int:
@@ -53,6 +57,12 @@ class RunningS3:
             if path == f"/{bucket}" or path.startswith(f"/{bucket}/")
         ]
 
+    async def add_account(self, access: str, secret: str) -> None:
+        """A user without rights; of a versitygw with accounts."""
+        root = ("--access", KEY, "--secret", SECRET, "--endpoint-url", self.url)
+        user = ("--access", access, "--secret", secret, "--role", "user")
+        await ran(need("versitygw"), "admin", *root, "create-user", *user)
+
     def make_bucket(self, bucket: str) -> None:
         """A new bucket."""
         self.client.create_bucket(Bucket=bucket)
@@ -69,15 +79,24 @@ class RunningS3:
 
 
 @contextlib.asynccontextmanager
-async def versitygw(folder: Path) -> AsyncIterator[RunningS3]:
-    """versitygw over plain files."""
+async def versitygw(folder: Path, *, accounts: bool = False, tls: bool = False) -> AsyncIterator[RunningS3]:
+    """versitygw over plain files; with accounts there are others than root, with TLS it has an authority."""
+    options: list[str | Path] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    if accounts:
+        (folder / "accounts").mkdir()
+        options += ["--iam-dir", folder / "accounts"]
+    ca = authority(folder / "ca") if tls else None
+    if ca is not None:
+        pair = ca.issue("s3")
+        options += ["--cert", pair.certificate, "--key", pair.key]
     program = need("versitygw")
     env = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
 
     def argv(host: str, data: Path) -> list[str | Path]:
-        return [program, "--port", host, "posix", data]
+        return [program, "--port", host, *options, "posix", data]
 
-    async with _service("versitygw", folder, argv, env) as service:
+    async with _service("versitygw", folder, argv, env, ca) as service:
         yield service
 
 
@@ -101,12 +120,16 @@ async def minio(folder: Path) -> AsyncIterator[RunningS3]:
 
 @contextlib.asynccontextmanager
 async def _service(
-    name: str, folder: Path, argv: Callable[[str, Path], list[str | Path]], env: dict[str, str]
+    name: str,
+    folder: Path,
+    argv: Callable[[str, Path], list[str | Path]],
+    env: dict[str, str],
+    ca: Authority | None = None,
 ) -> AsyncIterator[RunningS3]:
     data = folder / "buckets"
     data.mkdir(parents=True)
     host = f"127.0.0.1:{free_port()}"
-    url = f"http://{host}"
+    url = f"{'http' if ca is None else 'https'}://{host}"
 
     async def ready() -> bool:
         return await answers(f"{url}/", below=500)
@@ -114,6 +137,7 @@ async def _service(
     log = folder / f"{name}.log"
     async with running(name, argv(host, data), ready=ready, log=log, env=env) as process:
         keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
-        client = get_session().create_client("s3", REGION, endpoint_url=url, **keys)
+        verify = None if ca is None else str(ca.bundle)
+        client = get_session().create_client("s3", REGION, endpoint_url=url, verify=verify, **keys)
         with contextlib.closing(client):
-            yield RunningS3(url, data, process, client)
+            yield RunningS3(url, data, process, client, ca)

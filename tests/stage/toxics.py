@@ -4,7 +4,7 @@ Its program is called `server` where Go builds it.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,12 @@ class Toxic:
     _session: aiohttp.ClientSession
     _api: str
 
-    async def add(self, kind: str, *, upstream: bool = False, **attributes: int) -> None:
+    async def add(self, kind: str, attributes: Mapping[str, int], *, upstream: bool = False) -> None:
         """A toxic such as latency, timeout, reset_peer, limit_data; on what the service says, or (`upstream`)
         on what it is told.
         """
         stream = "upstream" if upstream else "downstream"
-        toxic = {"name": kind, "type": kind, "stream": stream, "attributes": attributes}
+        toxic = {"name": kind, "type": kind, "stream": stream, "attributes": dict(attributes)}
         await self._ask("POST", f"{self._api}/toxics", toxic)
 
     async def remove(self, kind: str) -> None:

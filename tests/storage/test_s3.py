@@ -184,7 +184,7 @@ async def test_a_broken_body_goes_on_where_it_broke(
     await driver.put(KEY, data)
     await far.stat(KEY)
     ledger = Ledger(service)
-    await network.add("limit_data", bytes=MIB)
+    await network.add("limit_data", {"bytes": MIB})
     assert await read(far, KEY) == data
     asked = ledger.new()
     assert len(asked) > 1
@@ -195,7 +195,7 @@ async def test_a_body_is_never_mixed(driver: S3, far: S3, network: Toxic) -> Non
     """When the connection breaks after the object was replaced, the reader gets an error, never bytes of both."""
     await driver.put(KEY, b"a" * (3 * MIB))
     await far.stat(KEY)
-    await network.add("limit_data", bytes=MIB)
+    await network.add("limit_data", {"bytes": MIB})
     async with far.open(KEY) as content:
         await driver.put(KEY, b"b" * (3 * MIB))
         with pytest.raises(StorageError, match="another object"):
@@ -221,7 +221,7 @@ async def test_a_service_that_is_down_is_unavailable(driver: S3, far: S3, networ
 
 async def test_slow_is_not_broken(far: S3, network: Toxic, spool: Spooler) -> None:
     """Latency costs time, nothing else."""
-    await network.add("latency", latency=30, jitter=10)
+    await network.add("latency", {"latency": 30, "jitter": 10})
     data = pattern(2 * PART + 5)
     info = await write(far, KEY, spool(data), spans=3)
     assert info.size == len(data)
@@ -235,7 +235,7 @@ async def test_parts_that_break_are_sent_again(
     data = pattern(3 * PART)
     file = spool(data)
     async with far.writer(KEY) as writer:
-        await network.add("limit_data", upstream=True, bytes=2 * MIB)
+        await network.add("limit_data", {"bytes": 2 * MIB}, upstream=True)
         await writer.write(file, Span(0, 3 * PART))
         while not service.uploads(BUCKET):
             await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from botocore.loaders import JSONFileLoader
+from structlog.testing import capture_logs
 
 from msrcache.oci.ranges import Span
 from msrcache.storage.errors import StorageError, Unavailable, Unusable
@@ -317,3 +318,39 @@ async def test_a_presigned_url_ends(service: RunningS3) -> None:
                         break
                     assert answer.status == 200
                 await asyncio.sleep(0.2)
+
+
+@pytest.mark.real
+async def test_a_private_authority_is_trusted_where_it_is_named(tmp_path: Path) -> None:
+    """With `ca` TLS is verified, without it refused in words, with skipverify not looked at and warned of."""
+    async with versitygw(tmp_path / "s3", tls=True) as service:
+        service.make_bucket(BUCKET)
+        given = {"bucket": BUCKET, "regionendpoint": service.url, "accesskey": KEY, "secretkey": SECRET}
+        assert service.authority is not None
+        trusting = make({**given, "ca": str(service.authority.bundle)})
+        await trusting.put("a/key", b"1")
+        await trusting.close()
+        refusing = make(given)
+        with pytest.raises(Unusable, match=r"is not trusted .*: give its CA as storage\.s3\.ca"):
+            await refusing.put("a/key", b"1")
+        await refusing.close()
+        with capture_logs() as told:
+            skipping = make({**given, "skipverify": "true"})
+        assert [line["log_level"] for line in told] == ["warning"]
+        assert "skipverify is on" in told[0]["event"]
+        await skipping.put("a/key", b"1")
+        await skipping.close()
+
+
+async def test_requests_are_logged_where_it_is_wanted(script: Scripted) -> None:
+    """loglevel: operation, key, outcome, seconds; no header, no secret."""
+    script.always(f"/{BUCKET}/a/key", ok(), "HEAD")
+    with capture_logs() as told:
+        async with driver(script.url, loglevel="debug") as made:
+            await made.stat("a/key")
+        async with driver(script.url) as made:
+            await made.stat("a/key")
+    assert [(line["operation"], line["key"], line["outcome"]) for line in told] == [
+        ("HeadObject", "a/key", 200)
+    ]
+    assert SECRET not in str(told)
