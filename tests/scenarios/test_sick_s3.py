@@ -122,7 +122,7 @@ async def test_a_bad_network_to_the_service(tmp_path: Path, kind: str) -> None:
         there, coming = upstream.publish_blob(DATA), upstream.publish_blob(DATA[::-1])
         await pull(application, there)
         await settled(application)
-        await network.add(kind, upstream=False, **TOXICS[kind])
+        await network.add(kind, TOXICS[kind])
         for path, data in ((there, DATA), (coming, DATA[::-1]), (coming, DATA[::-1])):
             got = await pull(application, path)
             assert (got.status, got.body, got.whole) == (200, data, True)
