@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from msrcache.access.htpasswd import AccountsError
 from msrcache.cache.backlog import Backlog
@@ -22,6 +23,7 @@ from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.lease import SoleReplica
 from msrcache.cache.links import Links
+from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
 from msrcache.cache.pullthrough import PullThrough
 from msrcache.cache.redirects import Clients, Redirects, RedirectSettings
@@ -86,6 +88,7 @@ class Application:
         self.inquiry: Inquiry
         self.freshness: Freshness
         self.redirects: Redirects
+        self.local: LocalTier | None = None
         self.pulls: PullThrough
         self.service: Service
 
@@ -126,6 +129,7 @@ class Application:
             "store": self._store_trouble(),
             "upstream": self.inquiry.upstream.current.degraded(),
             "spool": self._spool_trouble,
+            "local": self.local.degraded() if self.local is not None else None,
         }
         return {name: reason for name, reason in parts.items() if reason is not None}
 
@@ -145,6 +149,7 @@ class Application:
         stack.push_async_callback(self.inquiry.close)
         await self._open_store(stack)
         await self._open_spool(stack)
+        self.local = await self._open_local(stack)
         self.pulls = self._pull_through(self.inquiry.fetching)
         stack.push_async_callback(self.pulls.close)
         access_log = None
@@ -217,6 +222,22 @@ class Application:
             self._spool_trouble = f"{self.spool.path}: {error.strerror}: pulls are passed through, not stored"
             log.error("the spool cannot be used", path=str(self.spool.path), error=str(error.strerror))
 
+    async def _open_local(self, stack: AsyncExitStack) -> LocalTier | None:
+        """The hot tier, where the store is remote and the operator wants one."""
+        section = self.config.cache.local
+        if not section.path or self.config.storage.driver == "filesystem":
+            return None
+        tier = LocalTier(
+            Path(section.path),
+            size=section.size,
+            eager=section.admit == "first",
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        stack.push_async_callback(tier.close)
+        await tier.start()
+        return tier
+
     def _pull_through(self, upstream: Registry) -> PullThrough:
         cache = self.config.cache
         links = Links(self.store, self.clock, belief=cache.belief)
@@ -235,6 +256,7 @@ class Application:
             backlog=Backlog(self.spool, limit=cache.fill.concurrency, metrics=self.metrics),
             links=links,
             presence=presence,
+            local=self.local,
             leases=SoleReplica(),
             metrics=self.metrics,
             clock=self.clock,

@@ -25,6 +25,7 @@ from msrcache.cache.backlog import Backlog
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
+from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
 from msrcache.cache.publish import NotVisible, publish
 from msrcache.cache.pump import Pump, WriteFailed, finish
@@ -43,6 +44,7 @@ from msrcache.oci.errors import (
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere, Registry
+from msrcache.storage.driver import SpoolFile
 from msrcache.storage.errors import LeftAlone, StorageError
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
@@ -125,6 +127,7 @@ class Kitchen:
     metrics: Metrics
     clock: Clock
     settings: FillSettings
+    local: LocalTier | None = None
 
 
 class Fill:
@@ -306,6 +309,8 @@ class Fill:
         else:
             kitchen.presence.saw(self.digest, tail.size)
             await kitchen.links.put_layer(self.pull.repository, self.digest)
+            if kitchen.local is not None:
+                await kitchen.local.take(self.digest, SpoolFile(tail.fd, file.path), tail.size)
 
     def _unstored(self, reason: str) -> None:
         self._kitchen.metrics.unstored_total.labels(reason).inc()

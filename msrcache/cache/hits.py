@@ -2,7 +2,8 @@
 
 In this order:
 1. the store's own service sends it: redirects;
-2. the object: a span of a file, or a stream.
+2. the hot tier has it: a file on a local disk;
+3. the object: a span of a file, or a stream, from which the hot tier may keep it.
 
 Rules:
 1. Nobody learns anything of a blob, its address and its size included, before the caller's own question and the
@@ -11,20 +12,21 @@ Rules:
 3. Everything found in the store is a sighting, by which the next redirect costs no request.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 from msrcache.cache.fill import Kitchen
 from msrcache.cache.layout import blob_key
-from msrcache.cache.reading import of_content
+from msrcache.cache.localfolder import Opened
+from msrcache.cache.reading import of_content, of_file
 from msrcache.cache.redirects import Redirects
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.errors import RangeInvalid
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import Span
-from msrcache.oci.registry import Blob, Outcome
-from msrcache.storage.driver import Content
+from msrcache.oci.registry import Blob, Chunk, Outcome
+from msrcache.storage.driver import Content, StreamContent
 from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
 
@@ -49,6 +51,8 @@ class Hits:
         self._store = kitchen.store
         self._links = kitchen.links
         self._presence = kitchen.presence
+        self._local = kitchen.local
+        self._local_hits = kitchen.metrics.local_hits_total
         self._redirects = redirects
         self._heal = heal
 
@@ -71,10 +75,10 @@ class Hits:
         try:
             offer = await self._redirects.offer(pull)
             if offer is None:
-                return await self._opened(pull, stack)
+                return await self._served(pull, stack, admitted=False)
             await self.admit(pull)
             if not self._redirects.take(pull, offer):
-                return await self._opened(pull, stack, admitted=True)
+                return await self._served(pull, stack, admitted=True)
             descriptor = Descriptor(BLOB_TYPE, pull.digest, offer.size)
             return Blob(descriptor, Span.whole(offer.size), Outcome.HIT, offer.elsewhere)
         except StorageError as error:
@@ -92,7 +96,48 @@ class Hits:
             pull.right.granted(pull.repository)
         await self._links.put_layer(pull.repository, pull.digest)
 
-    async def _opened(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool = False) -> Blob:
+    async def _served(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool) -> Blob:
+        """From here: from the hot tier, else from the store. Raises StorageError."""
+        if self._local is not None:
+            opened = await self._local.open(pull.digest, stack)
+            if opened is not None:
+                return await self._kept(pull, opened, admitted=admitted)
+        return await self._opened(pull, stack, admitted=admitted)
+
+    async def _kept(self, pull: BlobPull, opened: Opened, *, admitted: bool) -> Blob:
+        if not admitted:
+            await self.admit(pull)
+        self._local_hits.inc()
+        size = opened.stamp.size
+        span = Span.whole(size) if pull.range is None else pull.range.resolve(size)
+        return Blob(
+            descriptor=Descriptor(BLOB_TYPE, pull.digest, size),
+            span=span,
+            outcome=Outcome.HIT,
+            body=of_file(opened.fd, span),
+            resume=lambda offset: self._reread(pull, Span(offset, span.stop)),
+        )
+
+    async def _reread(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes]:
+        """The rest of a blob whose local file could not be read under the server: from the store, else as if it had
+        failed too.
+        """
+        if self._local is not None:
+            self._local.lost(pull.digest)
+        offset = span.start
+        try:
+            async with self._store.open(blob_key(pull.digest), span) as content:
+                if isinstance(content, StreamContent):
+                    async for chunk in content.chunks:
+                        offset += len(chunk)
+                        yield chunk
+        except StorageError as error:
+            self._missed(pull, error)
+        if offset < span.stop:
+            async for chunk in self._heal(pull, Span(offset, span.stop)):
+                yield chunk
+
+    async def _opened(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool) -> Blob:
         try:
             content = await self._open(pull, stack)
         except (RangeNotSatisfiable, RangeInvalid) as error:
@@ -107,9 +152,18 @@ class Hits:
             descriptor=Descriptor(BLOB_TYPE, pull.digest, content.info.size),
             span=span,
             outcome=Outcome.HIT,
-            body=await stack.enter_async_context(aclosing(of_content(content, span))),
+            body=await stack.enter_async_context(aclosing(self._body(pull, content))),
             resume=lambda offset: self._heal(pull, Span(offset, span.stop)),
         )
+
+    def _body(self, pull: BlobPull, content: Content) -> AsyncGenerator[Chunk, None]:
+        """Its bytes, given to the hot tier too where all of them come."""
+        size, body = content.info.size, of_content(content, content.span)
+        if self._local is None:
+            return body
+        self._local.note_use(pull.digest)
+        whole = isinstance(content, StreamContent) and content.span == Span.whole(size)
+        return self._local.teed(pull.digest, size, body) if whole else body
 
     async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> Content:
         """One request to the store; a suffix range needs the size first."""

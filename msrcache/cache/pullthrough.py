@@ -181,6 +181,8 @@ class PullThrough:
     ) -> Blob:
         if outcome is Outcome.MISS:
             pull.right.granted(pull.repository)
+        if self._kitchen.local is not None:
+            self._kitchen.local.note_use(pull.digest)
         span = _resolve(pull.range, tail.size)
         if span.start > tail.written + FAR:
             return await self._passed(pull, stack, reason="range")

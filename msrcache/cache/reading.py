@@ -31,6 +31,12 @@ async def of_content(content: Content, span: Span) -> AsyncGenerator[Chunk, None
         yield chunk
 
 
+async def of_file(fd: int, span: Span) -> AsyncGenerator[Chunk, None]:
+    """A part of an open file; the descriptor is the caller's."""
+    if span.size:
+        yield FileSpan(fd, span.start, span.stop)
+
+
 class Reading:
     """Reads for one pull, with a way out when the spool ends early."""
 

@@ -194,6 +194,17 @@ class RedirectSection(Section):
     """What differs by the client's network; a network without an entry is redirected to the driver's own endpoint."""
 
 
+class LocalSection(Section):
+    """A bounded local folder that streamed hits of a remote store are kept in and served from."""
+
+    path: str = ""
+    """Folder on a local disk; empty: none. Each process takes a subfolder of its own."""
+    size: Bytes = 0
+    """The most that each process keeps there; what was unused for longest leaves first."""
+    admit: Literal["second", "first"] = "second"
+    """second: a blob is kept at its second use; first: at once."""
+
+
 class VerifySection(Section):
     """The look at a blob after it was stored."""
 
@@ -235,5 +246,6 @@ class CacheSection(Section):
     belief: PositiveSeconds = 600.0
     """How long a blob or a link that was seen in the store is believed to be there, unless a read says otherwise."""
     redirect: RedirectSection = RedirectSection()
+    local: LocalSection = LocalSection()
     verify: VerifySection = VerifySection()
     metrics: MetricsSection = MetricsSection()

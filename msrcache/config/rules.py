@@ -43,6 +43,7 @@ def findings(config: Config) -> Iterator[Finding]:
         _trust,
         _middleware,
         _redirect,
+        _local,
     )
     for rule in rules:
         yield from rule(config)
@@ -224,3 +225,22 @@ def _redirect(config: Config) -> Iterator[Finding]:
             yield Finding(((*path, "endpoint"),), words)
         if config.storage.redirect_disable:
             yield Finding((path, REDIRECT), "has no effect beside storage.redirect.disable", Kind.WARNING)
+
+
+def _local(config: Config) -> Iterator[Finding]:
+    section = config.cache.local
+    path: KeyPath = ("cache", "local", "path")
+    size: KeyPath = ("cache", "local", "size")
+    if not section.path:
+        if section.size:
+            yield Finding((size, path), "has no effect without cache.local.path", Kind.WARNING)
+        return
+    if not section.path.startswith("/"):
+        yield Finding((path,), "should be an absolute path", value=section.path)
+    if not section.size:
+        yield Finding(
+            (size, path), "is required beside path: the most that may be kept there, such as 200GiB"
+        )
+    if config.storage.driver == "filesystem":
+        words = "has no effect: what a filesystem store holds is served as files already"
+        yield Finding((path,), words, Kind.WARNING)

@@ -100,6 +100,15 @@ TABLE: tuple[Row, ...] = (
         "bytes",
         "Body bytes that clients were sent to the store for; none of them were sent here.",
     ),
+    _gauge("local_bytes", "bytes", "Bytes of the local folder's blobs, those on their way in included."),
+    _counter("local_hits_total", "hits", "Hits that were served from the local folder."),
+    _counter(
+        "local_admissions_total", "blobs", "Blobs on their way into the local folder, by result.", "result"
+    ),
+    _counter("local_evictions_total", "blobs", "Blobs that left the local folder to make room."),
+    _counter(
+        "local_failures_total", "failures", "Failures of the local folder's disk, by operation.", "operation"
+    ),
     _gauge("fills_active", "fills", "Fills under way."),
     _gauge("fills_queued", "fills", "Fills waiting for their turn."),
     _gauge("fills_behind", "fills", "Fills whose bytes are all here, and which the store has not taken yet."),
@@ -195,6 +204,11 @@ class Metrics:
     passed_total: Counter
     redirects_total: Counter
     redirected_bytes_total: Counter
+    local_bytes: Gauge
+    local_hits_total: Counter
+    local_admissions_total: Counter
+    local_evictions_total: Counter
+    local_failures_total: Counter
     fills_active: Gauge
     fills_queued: Gauge
     fills_behind: Gauge

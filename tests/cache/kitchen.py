@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msrcache.cache.backlog import Backlog
@@ -12,6 +12,7 @@ from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import SoleReplica
 from msrcache.cache.links import Links
+from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
 from msrcache.cache.pullthrough import PullThrough
 from msrcache.cache.redirects import Redirects, RedirectSettings
@@ -67,6 +68,14 @@ class Sickness:
         """As Faults.after."""
 
 
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A hot tier in the folder `local`."""
+
+    size: int = 1 << 30
+    eager: bool = True
+
+
 @dataclass(slots=True)
 class Cache:
     """The parts of one cache."""
@@ -78,6 +87,7 @@ class Cache:
     sickness: Sickness
     metrics: Metrics
     clock: FakeClock
+    local: LocalTier | None = None
 
     def stored(self, digest: Digest) -> bytes | None:
         """What the store has of a blob."""
@@ -101,6 +111,13 @@ class Cache:
             return await self.read(blob)
 
 
+async def tier(path: Path, local: Local, *, clock: FakeClock, metrics: Metrics | None = None) -> LocalTier:
+    """A hot tier that was started."""
+    made = LocalTier(path, size=local.size, eager=local.eager, metrics=metrics or Metrics(), clock=clock)
+    await made.start()
+    return made
+
+
 @asynccontextmanager
 async def cache(
     path: Path,
@@ -110,12 +127,12 @@ async def cache(
     spool_size: int = 0,
     service: Bucket | None = None,
     redirecting: RedirectSettings | None = None,
+    local: Local | None = None,
 ) -> AsyncIterator[Cache]:
     """A cache that is closed on leaving; over a service with signed URLs its hits are redirected."""
     upstream, sickness, clock, metrics = upstream or FakeUpstream(), Sickness(), FakeClock(), Metrics()
     memory = Signing(service, faults=sickness) if service is not None else Memory(faults=sickness)
-    store = Store(memory, metrics=metrics, clock=clock)
-    spool = Spool(path / "spool", size=spool_size)
+    store, spool = Store(memory, metrics=metrics, clock=clock), Spool(path / "spool", size=spool_size)
     await spool.start()
     links, presence = Links(store, clock), Presence(clock)
     redirects = Redirects(
@@ -133,11 +150,15 @@ async def cache(
         clock=clock,
         settings=settings or FillSettings(),
     )
+    if local is not None:
+        kitchen = replace(kitchen, local=await tier(path / "local", local, clock=clock, metrics=metrics))
     pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()), redirects)
     try:
-        yield Cache(upstream, memory, spool, pulls, sickness, metrics, clock)
+        yield Cache(upstream, memory, spool, pulls, sickness, metrics, clock, kitchen.local)
     finally:
         await pulls.close()
+        if kitchen.local is not None:
+            await kitchen.local.close()
         await spool.close()
         await store.close()
 

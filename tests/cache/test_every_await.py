@@ -18,7 +18,7 @@ from msrcache.oci.digest import Digest
 from msrcache.oci.errors import UpstreamUnavailable
 from msrcache.storage.errors import NotFound, StorageError
 from tests.cache.awaits import Point, Trap, points
-from tests.cache.kitchen import Cache, blob_pull, cache
+from tests.cache.kitchen import Cache, Local, blob_pull, cache
 
 MODULES = ("fill", "pump", "publish", "reading", "spool")
 POINTS = {"fill": 22, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
@@ -198,7 +198,7 @@ async def test_a_fault_at_an_await(
     disk = _Disk(monkeypatch)
     trap = Trap(point, _error(fault), passage=passage, behind=point.text in CLEANING, spares=SPARED)
     with capture_logs():
-        async with cache(tmp_path) as kept, asyncio.timeout(10):
+        async with cache(tmp_path, local=Local(size=1)) as kept, asyncio.timeout(10):
             kept.memory.faults = _Lagging()
             await kept.get(
                 blob_pull(kept.upstream.publish("team/a", b"warm"))

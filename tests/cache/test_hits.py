@@ -1,5 +1,7 @@
 """Hits: the ledger of requests to the store, and what is learnt from what is found there."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,8 @@ from msrcache.oci.digest import Digest
 from msrcache.oci.errors import BlobUnknown, RangeInvalid
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
-from msrcache.oci.registry import Elsewhere, Outcome
-from tests.cache.kitchen import A, B, Cache, blob_pull, cache
+from msrcache.oci.registry import Elsewhere, FileSpan, Outcome
+from tests.cache.kitchen import A, B, Cache, Local, blob_pull, cache
 from tests.stage.bucket import Bucket, bucket
 
 DATA = bytes(range(256)) * 400
@@ -178,3 +180,90 @@ async def test_beyond_the_end_is_told_after_the_verdict(tmp_path: Path, service:
         with pytest.raises(RangeInvalid) as refused:
             await kept.get(blob_pull(DIGEST, wanted=beyond))
         assert refused.value.size == len(DATA)
+
+
+async def _kept(kept: Cache) -> None:
+    """Returns when the hot tier has done its part."""
+    assert kept.local is not None
+    while kept.local._arriving or kept.local._disk._jobs:
+        await asyncio.sleep(0)
+
+
+async def test_the_ledger_of_a_local_hit(tmp_path: Path) -> None:
+    """Once it came in with a stream, the whole and every range of it are a file, and the store is not asked."""
+    async with cache(tmp_path, local=Local()) as kept:
+        _stored(kept)
+        assert await kept.get(blob_pull(DIGEST)) == DATA
+        await _kept(kept)
+        kept.sickness.calls.clear()
+        for wanted, data in (
+            (None, DATA),
+            (RangeRequest(2, 9), DATA[2:10]),
+            (RangeRequest(None, 5), DATA[-5:]),
+        ):
+            async with kept.pulls.blob(blob_pull(DIGEST, wanted=wanted)) as blob:
+                assert (blob.outcome, blob.descriptor.size) == (Outcome.HIT, len(DATA))
+                assert not isinstance(blob.body, Elsewhere)
+                (part,) = [chunk async for chunk in blob.body]
+                assert isinstance(part, FileSpan)
+                assert os.pread(part.fd, part.stop - part.start, part.start) == data
+        with pytest.raises(RangeInvalid):
+            await kept.get(blob_pull(DIGEST, wanted=RangeRequest(len(DATA), None)))
+        assert (kept.sickness.calls, kept.upstream.ledger) == ([], [])
+        assert kept.metrics.local_hits_total._value.get() == 4
+
+
+async def test_a_local_file_is_no_permission(tmp_path: Path) -> None:
+    """Another repository has no link: the upstream's word first, also for the 416 that tells the size."""
+    async with cache(tmp_path, local=Local()) as kept:
+        _stored(kept)
+        await kept.get(blob_pull(DIGEST))
+        await _kept(kept)
+        for wanted in (None, RangeRequest(len(DATA), None)):
+            with pytest.raises(BlobUnknown):
+                await kept.get(blob_pull(DIGEST, repository=B, wanted=wanted))
+
+
+@pytest.mark.parametrize("sick", [False, True], ids=["store", "upstream"])
+async def test_a_local_file_that_cannot_be_read_is_healed_under_its_reader(
+    tmp_path: Path, *, sick: bool
+) -> None:
+    """EIO under sendfile: the rest comes from the store, or from the upstream where that fails too; the file goes."""
+    async with cache(tmp_path, local=Local()) as kept:
+        _stored(kept)
+        await kept.get(blob_pull(DIGEST))
+        await _kept(kept)
+        async with kept.pulls.blob(blob_pull(DIGEST)) as blob:
+            assert blob.resume is not None
+            kept.sickness.fails = {"open": KEY} if sick else {}
+            assert b"".join([chunk async for chunk in blob.resume(70_000)]) == DATA[70_000:]
+        assert len(kept.upstream.fetched()) == sick
+        kept.sickness.fails = {}
+        kept.sickness.calls.clear()
+        await kept.pulls.settled()
+        assert await kept.get(blob_pull(DIGEST)) == DATA
+        assert f"open {KEY}" in kept.sickness.calls
+
+
+async def test_fills_feed_the_hot_tier(tmp_path: Path) -> None:
+    """A fill of one reader is one use, of two readers two: then the next hit asks the store for nothing."""
+    async with cache(tmp_path, local=Local(eager=False)) as kept:
+        alone = kept.upstream.publish("team/a", b"x" * 1000)
+        assert await kept.get(blob_pull(alone)) == b"x" * 1000
+        kept.upstream.publish("team/a", DATA)
+        assert {*await asyncio.gather(*(kept.get(blob_pull(DIGEST)) for _ in range(2)))} == {DATA}
+        await kept.pulls.settled()
+        kept.sickness.calls.clear()
+        assert await kept.get(blob_pull(DIGEST)) == DATA
+        assert kept.sickness.calls == []
+        assert await kept.get(blob_pull(alone)) == b"x" * 1000
+        assert kept.sickness.calls == [f"open {blob_key(alone)}"]
+
+
+async def test_who_is_redirected_needs_no_local_file(tmp_path: Path, service: Bucket) -> None:
+    """The store sends it; only what is streamed from here takes local room."""
+    async with cache(tmp_path, service=service, local=Local()) as kept:
+        _stored(kept)
+        await _url(kept, blob_pull(DIGEST))
+        assert kept.local is not None
+        assert kept.local.used == 0

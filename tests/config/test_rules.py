@@ -31,6 +31,8 @@ ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https:
         ("http: {addr: 0.0.0.0}", "http.addr", 'or [IPv6 address]:port, here is "0.0.0.0"'),
         ("http: {debug: {addr: ':5000'}}", "http.debug.addr", "address of the main listener"),
         ("cache: {metrics: {addr: ':5000'}}", "cache.metrics.addr", "address of the main listener"),
+        ("cache: {local: {path: /tier}}", "cache.local.size", "is required beside path"),
+        ("cache: {local: {path: tier, size: 1GiB}}", "cache.local.path", "absolute path"),
         (
             "cache: {redirect: {clients: [{networks: []}]}}",
             "cache.redirect.clients[0].networks",
@@ -118,6 +120,7 @@ def test_what_is_doubtful_is_a_warning(text: str, words: str) -> None:
         ("proxy: {remoteurl: https://a, ttl: 1h}", "has no effect without storage.delete.enabled"),
         ("proxy: {remoteurl: http://a, username: u, password: p}", "clear text"),
         ("http: {addr: ':1'}", "names no upstream"),
+        ("cache: {local: {size: 1GiB}}", "has no effect without cache.local.path"),
         (
             "cache: {redirect: {clients: [{networks: [10.0.0.0/8]}]}}",
             "has no effect beside storage.redirect.disable",
@@ -155,6 +158,7 @@ def test_a_blobttl_of_nothing_is_refused() -> None:
         "http: {tls: {certificate: /c, key: /k, clientcas: [/a]}}",
         "cache: {redirect: {clients: [{networks: [10.0.0.0/8], endpoint: https://a:8443}]}}",
         "middleware: {storage: [{name: redirect, options: {baseurl: https://a}}]}",
+        "cache: {local: {path: /tier, size: 1GiB, admit: first}}",
         "cache: {proxyprotocol: true, trusted: [10.0.0.1]}",
         "auth: {htpasswd: {path: /h}}\ncache: {access: {mode: basic}}",
         "cache: {upstreams: [{url: https://a, username: u, passwordfile: /p, certificate: /c, key: /k}]}",
