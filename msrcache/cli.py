@@ -16,8 +16,9 @@ from pathlib import Path
 from msrcache import __version__
 from msrcache.assembly import inspected
 from msrcache.cache.inspect import Part
-from msrcache.checkstorage import check_storage
+from msrcache.checkstorage import check_storage, listen
 from msrcache.config.check import check
+from msrcache.config.fields import check_address
 from msrcache.config.load import load
 from msrcache.config.problem import ConfigError
 from msrcache.inquiry import CannotStart
@@ -70,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _configured(storage)
     storage.add_argument("--json", action="store_true", help="print JSON")
+    other = storage.add_mutually_exclusive_group()
+    other.add_argument("--peer", metavar="URL", default="", help="check between here and where --listen runs")
+    other.add_argument("--listen", metavar="HOST:PORT", type=_address, help="be the other machine of a check")
     storage.set_defaults(run=_check_storage)
     inspecting = commands.add_parser("inspect", help="what the cache holds of an image")
     inspecting.add_argument("reference", help="repository:tag or repository@digest, with or without a host")
@@ -84,6 +88,13 @@ def _configured(parser: argparse.ArgumentParser) -> None:
         "config", nargs="?", type=Path, help="config.yml; default: $REGISTRY_CONFIGURATION_PATH"
     )
     parser.add_argument("--strict", action="store_true", help="unknown keys are errors")
+
+
+def _address(text: str) -> str:
+    try:
+        return check_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _path(given: Path | None) -> Path | None:
@@ -114,7 +125,9 @@ def _check_config(options: argparse.Namespace) -> int:
 def _check_storage(options: argparse.Namespace) -> int:
     try:
         config = load(_path(options.config), os.environ, strict=options.strict).config
-        return check_storage(config, as_json=options.json, out=sys.stdout)
+        if options.listen:
+            return listen(config, options.listen, out=sys.stdout)
+        return check_storage(config, peer=options.peer, as_json=options.json, out=sys.stdout)
     except (ConfigError, CannotStart) as error:
         _say(str(error))
         return 2

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,3 +169,38 @@ def test_a_wrong_configuration_is_refused(config: Path, capsys: pytest.CaptureFi
 def test_the_honest_wrapper_is_well(over: Opens) -> None:
     """It was the sabotage that was told."""
     assert check_storage(over(SabotagedHarness(Honest).driver), as_json=False, out=io.StringIO()) == 0
+
+
+def test_between_two_machines(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One process listens, the other asks it: the same table; the listening one ends well and leaves nothing."""
+    config.write_text(config.read_text().replace("http: {", "http: {secret: s3cr3t, "))
+    argv = [sys.executable, "-m", "msrcache", "check-storage", str(config), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listening:
+        assert listening.stdout is not None
+        url = f"http://127.0.0.1:{listening.stdout.readline().rsplit(':', 1)[1].strip()}"
+        try:
+            assert main(["check-storage", str(config), "--peer", url]) == 0
+        finally:
+            listening.terminate()
+        assert listening.wait(30) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"store: filesystem, between this machine and {url}"
+    assert lines[-1] == "every promise is kept"
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("more", [["--peer", "http://127.0.0.1:1"], ["--listen", "127.0.0.1:0"]])
+def test_two_machines_need_a_secret(
+    config: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """2, and one sentence: without it a stranger could ask."""
+    assert main(["check-storage", str(config), *more]) == 2
+    assert "http.secret" in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_there(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """2, one sentence, and nothing was written."""
+    config.write_text(config.read_text().replace("http: {", "http: {secret: s3cr3t, "))
+    assert main(["check-storage", str(config), "--peer", "http://127.0.0.1:1"]) == 2
+    assert "http://127.0.0.1:1" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]

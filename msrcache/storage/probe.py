@@ -18,10 +18,6 @@ from msrcache.storage.errors import Denied, NotFound, RangeNotSatisfiable, Stora
 from msrcache.storage.promises import Promise
 from msrcache.storage.stage import Broken, NotPromised, Stage
 from msrcache.storage.watched import Call, Ledger, Watched
-from msrcache.telemetry.clock import Clock
-
-DEADLINE: Final = 10.0
-"""Seconds for one call."""
 
 OPERATIONS: Final = (
     "stat",
@@ -96,12 +92,15 @@ async def probe(
     promises: Iterable[Promise],
     *,
     prefix: str,
-    clock: Clock,
-    deadline: float = DEADLINE,
+    ledger: Ledger,
+    near: Driver | None = None,
 ) -> Report:
-    """Prove the promises. Raises nothing but CancelledError; what is written is gone then too."""
-    ledger = Ledger(clock, deadline)
-    stage = Stage(Watched(here, ledger), Watched(there, ledger), prefix=prefix, ledger=ledger)
+    """Prove the promises. Raises nothing but CancelledError; what is written is gone then too.
+
+    `near` is another connection of this machine, where `there` is on another machine.
+    """
+    watched = [Watched(driver, ledger) for driver in (here, there, near or there)]
+    stage = Stage(watched[0], watched[1], prefix=prefix, ledger=ledger, near=watched[2])
     rows: list[Row] = []
     left: Sequence[str] = ()
     try:

@@ -186,7 +186,7 @@ async def survives(stage: Stage) -> None:
     data = SAMPLE * 200
     for replaced in (True, False):
         await stage.here.put(key, data)
-        async with stage.there.open(key) as content:
+        async with stage.near.open(key) as content:
             if replaced:
                 await stage.here.put(key, bytes(len(data)))
             else:

@@ -18,6 +18,7 @@ from typing import Final
 from msrcache.storage.probe import Row, Verdict, probe
 from msrcache.storage.promises import SMALL
 from msrcache.storage.store import PROBE, Store
+from msrcache.storage.watched import Ledger
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
@@ -84,7 +85,7 @@ class SelfCheck:
             return False
         here, there = self._store.driver, self._store.elsewhere().driver
         prefix = PROBE + secrets.token_hex(8)
-        report = await probe(here, there, AT_START, prefix=prefix, clock=self._clock, deadline=DEADLINE)
+        report = await probe(here, there, AT_START, prefix=prefix, ledger=Ledger(self._clock, DEADLINE))
         for row in report.rows:
             self._tell(row)
         self._broken = [row for row in report.rows if self._counts(row)]

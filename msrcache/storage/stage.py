@@ -32,10 +32,15 @@ class NotPromised(Exception):
 class Stage:
     """One store under proof."""
 
-    def __init__(self, here: Driver, there: Driver, *, prefix: str, ledger: Ledger) -> None:
-        """Whatever is written stands below `prefix`."""
+    def __init__(
+        self, here: Driver, there: Driver, *, prefix: str, ledger: Ledger, near: Driver | None = None
+    ) -> None:
+        """Whatever is written stands below `prefix`. `near` is another connection of this machine, where `there` is on
+        another one.
+        """
         self.here = here
         self.there = there
+        self.near = near or there
         self.prefix = prefix
         self.ledger = ledger
         self._keys: dict[str, None] = {}
@@ -76,9 +81,7 @@ class Stage:
     async def rest(self, content: Content) -> bytes:
         """The bytes of an open object."""
         async with asyncio.timeout(self.ledger.deadline):
-            if isinstance(content, FileContent):
-                return await asyncio.to_thread(os.pread, content.fd, content.span.size, content.span.start)
-            return b"".join([chunk async for chunk in content.chunks])
+            return await whole_of(content)
 
     async def shows(self, driver: Driver, key: str, data: bytes, *, after: str) -> None:
         """Broken where the driver does not show just these bytes there."""
@@ -125,6 +128,13 @@ class Stage:
         with suppress(StorageError):
             return [key async for key, _ in self.here.list(self.prefix)]
         return []
+
+
+async def whole_of(content: Content) -> bytes:
+    """The bytes of a small open object."""
+    if isinstance(content, FileContent):
+        return await asyncio.to_thread(os.pread, content.fd, content.span.size, content.span.start)
+    return b"".join([chunk async for chunk in content.chunks])
 
 
 @asynccontextmanager

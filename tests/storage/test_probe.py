@@ -15,6 +15,7 @@ from msrcache.storage.memory import Contents, Memory
 from msrcache.storage.probe import Report, Row, Verdict, probe
 from msrcache.storage.promises import Promise
 from msrcache.storage.promises_large import PROMISES
+from msrcache.storage.watched import Ledger
 from msrcache.telemetry.clock import SystemClock
 from tests.contract import sabotage_reading, sabotage_writing
 from tests.contract.clauses import CLAUSES
@@ -96,7 +97,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def probed(here: Driver, there: Driver, promises: Sequence[Promise] = PROMISES) -> Report:
     """A probe of two drivers."""
-    return await probe(here, there, promises, prefix=PREFIX, clock=FakeClock(), deadline=5.0)
+    return await probe(here, there, promises, prefix=PREFIX, ledger=Ledger(FakeClock(), 5.0))
 
 
 def broken(report: Report) -> dict[str, str]:
@@ -144,7 +145,7 @@ async def test_an_honest_driver_keeps_everything() -> None:
 async def test_a_folder_keeps_everything(tmp_path: Path) -> None:
     """Two instances on one local folder: also the clock agrees; no file and no folder of ours stays."""
     here, there = Filesystem(tmp_path / "store"), Filesystem(tmp_path / "store")
-    report = await probe(here, there, PROMISES, prefix=PREFIX, clock=SystemClock(), deadline=5.0)
+    report = await probe(here, there, PROMISES, prefix=PREFIX, ledger=Ledger(SystemClock(), 5.0))
     assert broken(report) == {}
     assert row_of(report, "clock").verdict is Verdict.KEPT
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
@@ -158,7 +159,7 @@ async def test_clocks_that_differ_are_told(tmp_path: Path, off: float, words: st
     driver = Filesystem(tmp_path)
     clock = FakeClock(time=time.time() + off)
     clocks = [promise for promise in PROMISES if promise.name == "clock"]
-    report = await probe(driver, driver, clocks, prefix=PREFIX, clock=clock)
+    report = await probe(driver, driver, clocks, prefix=PREFIX, ledger=Ledger(clock, 5.0))
     assert re.search(rf"the store's clock is (3599|3600) s {words} this machine's", report.rows[0].said)
     assert report.status == 1
     await driver.close()
@@ -242,7 +243,7 @@ async def test_a_call_that_hangs_costs_its_deadline() -> None:
     faults, contents = Faulty("put"), Contents()
     here, there = Memory(contents, faults=faults), Memory(contents)
     probing = asyncio.create_task(
-        probe(here, there, PROMISES, prefix=PREFIX, clock=FakeClock(), deadline=0.05)
+        probe(here, there, PROMISES, prefix=PREFIX, ledger=Ledger(FakeClock(), 0.05))
     )
     await faults.reached.wait()
     async with asyncio.timeout(20):

@@ -10,6 +10,7 @@ from msrcache.storage.probe import Report, Verdict, probe
 from msrcache.storage.promises_large import PROMISES
 from msrcache.storage.s3 import S3
 from msrcache.storage.s3parameters import parameters
+from msrcache.storage.watched import Ledger
 from msrcache.telemetry.clock import SystemClock
 from tests.stage.s3services import RunningS3, versitygw
 
@@ -27,7 +28,9 @@ async def probed(here: S3) -> Report:
     """A probe between a driver and its twin."""
     there = here.twin()
     try:
-        return await probe(here, there, PROMISES, prefix="msrcache/probe/0123", clock=SystemClock())
+        return await probe(
+            here, there, PROMISES, prefix="msrcache/probe/0123", ledger=Ledger(SystemClock(), 10.0)
+        )
     finally:
         await there.close()
         await here.close()
