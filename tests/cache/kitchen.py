@@ -131,24 +131,24 @@ async def cache(
 ) -> AsyncIterator[Cache]:
     """A cache that is closed on leaving; over a service with signed URLs its hits are redirected."""
     upstream, sickness, clock, metrics = upstream or FakeUpstream(), Sickness(), FakeClock(), Metrics()
+    settings = settings or FillSettings()
     memory = Signing(service, faults=sickness) if service is not None else Memory(faults=sickness)
     store, spool = Store(memory, metrics=metrics, clock=clock), Spool(path / "spool", size=spool_size)
     await spool.start()
     links, presence = Links(store, clock), Presence(clock)
-    redirects = Redirects(
-        store, presence, settings=redirecting or RedirectSettings(), metrics=metrics, clock=clock
-    )
+    redirecting = redirecting or RedirectSettings()
+    redirects = Redirects(store, presence, settings=redirecting, metrics=metrics, clock=clock)
     kitchen = Kitchen(
         upstream=upstream,
         store=store,
         spool=spool,
-        backlog=Backlog(spool, limit=(settings or FillSettings()).concurrency, metrics=metrics),
+        backlog=Backlog(spool, limit=settings.concurrency, metrics=metrics),
         links=links,
         presence=presence,
         leases=SoleReplica(),
         metrics=metrics,
         clock=clock,
-        settings=settings or FillSettings(),
+        settings=settings,
     )
     if local is not None:
         kitchen = replace(kitchen, local=await tier(path / "local", local, clock=clock, metrics=metrics))
