@@ -103,6 +103,20 @@ async def pulling(
     """An open pull; header names are given with underscores."""
     port = application if isinstance(application, int) else port_of(application)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with opened(reader, writer, path, method=method, **headers) as answer:
+        yield answer
+
+
+@asynccontextmanager
+async def opened(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    path: str,
+    *,
+    method: str = "GET",
+    **headers: str,
+) -> AsyncIterator[Pull]:
+    """The same over a connection that was made elsewhere."""
     try:
         lines = [f"{method} {path} HTTP/1.1", "Host: cache", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

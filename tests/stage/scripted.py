@@ -73,6 +73,7 @@ class Scripted:
     """A running registry; content is published to it, turns are given to it."""
 
     def __init__(self) -> None:
+        self.host = "127.0.0.1"
         self.port = 0
         self.ledger: list[Request] = []
         self.guard: Guard = lambda request: None
@@ -86,7 +87,7 @@ class Scripted:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def lines(self) -> list[str]:
@@ -123,6 +124,11 @@ class Scripted:
         """Listen, on a port that is free or on the one that it had."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def start_on(self, sock: socket.socket) -> None:
+        """Listen on a socket that is bound already, maybe in another network."""
+        self.host, self.port = sock.getsockname()
+        self._server = await asyncio.start_server(self._serve, sock=sock)
 
     async def stop(self) -> None:
         """Be away: no listener, every connection cut. `start(port)` brings it back."""
