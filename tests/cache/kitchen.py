@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from msrcache.cache.backlog import Backlog
@@ -105,6 +105,13 @@ class Cache:
                 data += b"".join([piece async for piece in self.spool.read(chunk)])
         return data
 
+    async def close(self) -> None:
+        """All but the store."""
+        await self.pulls.close()
+        if self.local is not None:
+            await self.local.close()
+        await self.spool.close()
+
     async def get(self, pull: BlobPull) -> bytes:
         """Pull a blob and read it."""
         async with self.pulls.blob(pull) as blob:
@@ -138,6 +145,7 @@ async def cache(
     links, presence = Links(store, clock), Presence(clock)
     redirecting = redirecting or RedirectSettings()
     redirects = Redirects(store, presence, settings=redirecting, metrics=metrics, clock=clock)
+    hot = await tier(path / "local", local, clock=clock, metrics=metrics) if local is not None else None
     kitchen = Kitchen(
         upstream=upstream,
         store=store,
@@ -149,17 +157,14 @@ async def cache(
         metrics=metrics,
         clock=clock,
         settings=settings,
+        local=hot,
     )
-    if local is not None:
-        kitchen = replace(kitchen, local=await tier(path / "local", local, clock=clock, metrics=metrics))
     pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()), redirects)
+    made = Cache(upstream, memory, spool, pulls, sickness, metrics, clock, hot)
     try:
-        yield Cache(upstream, memory, spool, pulls, sickness, metrics, clock, kitchen.local)
+        yield made
     finally:
-        await pulls.close()
-        if kitchen.local is not None:
-            await kitchen.local.close()
-        await spool.close()
+        await made.close()
         await store.close()
 
 
