@@ -21,7 +21,7 @@ from tests.cache.awaits import Point, Trap, points
 from tests.cache.kitchen import Cache, Local, blob_pull, cache
 
 MODULES = ("fill", "pump", "publish", "reading", "spool")
-POINTS = {"fill": 22, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
+POINTS = {"fill": 23, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
 """How many awaits, steps of an `async for`, and entries into and exits from an `async with` each module has."""
 
 FAULTS: dict[str, type[Exception] | None] = {
