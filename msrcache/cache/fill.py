@@ -277,15 +277,20 @@ class Fill:
 
     async def _stored(self, tail: Tail, file: SpooledFile) -> None:
         """Bring it into the store, or be given up: that ends no fill."""
+        published = False
         try:
-            await self._publish(tail, file)
+            published = await self._publish(tail, file)
+            if published and (local := self._kitchen.local) is not None:
+                await local.take(self.digest, SpoolFile(tail.fd, file.path), tail.size)
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
-            self._unstored("slow")
-            log.warning("blob not stored: the store is slower than the upstream", digest=str(self.digest))
+            if not published:
+                self._unstored("slow")
+                log.warning("blob not stored: the store is slower than the upstream", digest=str(self.digest))
 
-    async def _publish(self, tail: Tail, file: SpooledFile) -> None:
+    async def _publish(self, tail: Tail, file: SpooledFile) -> bool:
+        """Whether it is in the store, as every replica will find it."""
         kitchen = self._kitchen
         try:
             await publish(
@@ -305,12 +310,12 @@ class Fill:
             tell = log.debug if isinstance(error, LeftAlone) else log.error
             tell("blob not stored: the next pull fetches it again", digest=str(self.digest), error=str(error))
         except (Spilled, RegistryError):
-            return  # the fill failed, and says so itself
+            pass  # the fill failed, and says so itself
         else:
             kitchen.presence.saw(self.digest, tail.size)
             await kitchen.links.put_layer(self.pull.repository, self.digest)
-            if kitchen.local is not None:
-                await kitchen.local.take(self.digest, SpoolFile(tail.fd, file.path), tail.size)
+            return True
+        return False
 
     def _unstored(self, reason: str) -> None:
         self._kitchen.metrics.unstored_total.labels(reason).inc()

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from msrcache.cache.layout import blob_key, layer_link
+from msrcache.cache.local import LocalTier
 from msrcache.cache.redirects import LIFETIME, RedirectSettings
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import BlobUnknown, RangeInvalid
@@ -267,3 +268,26 @@ async def test_who_is_redirected_needs_no_local_file(tmp_path: Path, service: Bu
         await _url(kept, blob_pull(DIGEST))
         assert kept.local is not None
         assert kept.local.used == 0
+
+
+async def test_a_fill_that_is_given_up_while_it_feeds_the_hot_tier_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the blob: it is not counted as unstored because its copy took too long."""
+    reached = asyncio.Event()
+
+    async def take(*_: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(LocalTier, "take", take)
+    async with cache(tmp_path, local=Local()) as kept:
+        kept.upstream.publish("team/a", DATA)
+        assert await kept.get(blob_pull(DIGEST)) == DATA
+        await reached.wait()
+        fill = kept.pulls.fills.find(DIGEST)
+        assert fill is not None
+        fill.give_up()
+        await kept.pulls.settled()
+        assert kept.stored(DIGEST) == DATA
+        assert kept.metrics.unstored_total.labels("slow")._value.get() == 0
