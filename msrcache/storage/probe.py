@@ -7,6 +7,7 @@ Rules:
 Not here: what is proved (`promises`), and what is done about it at the start (`selfcheck`).
 """
 
+import asyncio
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,9 +109,23 @@ async def probe(
             rows.append(await _proved(promise, stage, rows))
     finally:
         calls = tuple(ledger.calls)
-        # A cancelled probe is cancelled once: what is awaited here goes on, unless somebody insists.
-        left = await stage.clean()
+        left = await _to_its_end(asyncio.create_task(stage.clean()))
     return Report(rows=rows, permissions=permissions_of(calls), left=left)
+
+
+async def _to_its_end(cleaning: "asyncio.Task[Sequence[str]]") -> Sequence[str]:
+    """Its result; who is cancelled meanwhile is cancelled after it. It ends by itself: it makes few calls, each with a
+    deadline.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not cleaning.done():
+        try:
+            await asyncio.wait({cleaning})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return cleaning.result()
 
 
 def permissions_of(calls: Sequence[Call]) -> list[Permission]:

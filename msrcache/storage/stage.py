@@ -6,19 +6,22 @@ replicas. Keys are noted before anything is written to them: whatever happens me
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.driver import Content, Driver, FileContent, SpoolFile
-from msrcache.storage.errors import NotFound, StorageError
+from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile
+from msrcache.storage.errors import NotFound, StorageError, Unavailable
 from msrcache.storage.watched import Ledger
 from msrcache.telemetry.clock import Clock
 
 PATIENCE: Final = 15.0
-"""Seconds that cleaning waits for calls under way, and each of its own steps may take."""
+"""Seconds that cleaning waits for calls under way, at most one deadline."""
+
+OLD: Final = 24 * 3600.0
+"""Seconds after which nobody is at a probe any more."""
 
 
 class Broken(Exception):
@@ -106,28 +109,39 @@ class Stage:
                 raise Broken(f"{found_by} found {what}")
 
     async def clean(self) -> Sequence[str]:
-        """Remove everything; the keys that could not be. Never raises StorageError."""
-        await self.ledger.settled(PATIENCE)
+        """Remove everything, and what a killed probe left more than OLD ago by the store's own stamps; the keys of
+        ours that could not be removed. Never raises StorageError.
+        """
+        await self.ledger.settled(min(PATIENCE, self.ledger.deadline))
+        before = await self._listed()
         await self._remove(list(self._keys))
-        left = [key for key in await self._listed() if key.startswith(f"{self.prefix}/")]
-        if not left:
-            return ()
-        await self._remove(left)
-        return await self._listed()
+        stray = [key for key in before if self._ours(key) and key not in self._keys]
+        newest = max((info.modified for key, info in before.items() if self._ours(key)), default=0.0)
+        old = [key for key, info in before.items() if not self._ours(key) and info.modified < newest - OLD]
+        await self._remove([*stray, *old])
+        return tuple(key for key in await self._listed() if self._ours(key))
+
+    def _ours(self, key: str) -> bool:
+        return key.startswith(f"{self.prefix}/")
 
     async def _remove(self, keys: Sequence[str]) -> None:
-        with suppress(StorageError):
-            if keys:
-                await self.here.delete(*keys)
+        """At once, or one by one where that is refused; a store that does not answer is not asked for each."""
+        if not keys:
             return
-        for key in keys:
-            with suppress(StorageError):
-                await self.here.delete(key)
+        try:
+            await self.here.delete(*keys)
+        except Unavailable:
+            return
+        except StorageError:
+            for key in keys:
+                with suppress(StorageError):
+                    await self.here.delete(key)
 
-    async def _listed(self) -> list[str]:
+    async def _listed(self) -> Mapping[str, ObjectInfo]:
+        """What all probes have in the store, as far as it tells."""
         with suppress(StorageError):
-            return [key async for key, _ in self.here.list(self.prefix)]
-        return []
+            return {key: info async for key, info in self.here.list(self.prefix.rpartition("/")[0])}
+        return {}
 
 
 async def whole_of(content: Content) -> bytes:

@@ -1,6 +1,7 @@
 """The probe bites: what breaks a clause of the contract that it covers, it tells in words; and it leaves nothing."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -254,6 +255,22 @@ async def test_a_call_that_hangs_costs_its_deadline() -> None:
     assert row_of(report, "read-after-write").verdict is Verdict.UNKNOWN
     assert "put was not done within 0.05 s" in row_of(report, "read-after-write").said
     assert contents.objects == {}
+
+
+async def test_what_a_killed_probe_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    """By the store's own stamps; what is younger may be of a probe that runs, and what is no probe's is not touched."""
+    driver = Filesystem(tmp_path)
+    old, young, other = "msrcache/probe/dead/a/b", "msrcache/probe/living/a", "docker/registry/old"
+    for key in (old, young, other):
+        await driver.put(key, b"1")
+    for key in (old, other):
+        os.utime(tmp_path / key, (0, time.time() - 2 * 24 * 3600))
+    first = [promise for promise in PROMISES if promise.name == "read-after-write"]
+    report = await probe(driver, driver, first, prefix=PREFIX, ledger=Ledger(SystemClock(), 5.0))
+    assert report.status == 0
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {young, other}
+    await driver.close()
 
 
 async def test_what_cannot_be_removed_is_told() -> None:
