@@ -10,9 +10,8 @@ Rules:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 from msrcache.cache.localfolder import Growing, LocalFolder, Stamp
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ContentMismatch
-from msrcache.oci.registry import Chunk
 from msrcache.storage.disk import Disk
 from msrcache.storage.errors import StorageError, Unavailable
 
@@ -66,18 +64,26 @@ class Incoming:
     def __repr__(self) -> str:
         return f"<Incoming {self.digest} {self._cut or 'writing'}>"
 
-    async def teed(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-        """The chunks, each handed to the tier too."""
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    assert isinstance(chunk, bytes), "a stream has no files"
-                    self._offer(chunk)
-                    yield chunk
-            self._complete = True
-        finally:
-            if not self._complete:
-                self._cut = self._cut or "left"
+    def offer(self, chunk: bytes) -> None:
+        """The next bytes; never waits."""
+        if self._cut:
+            return
+        if self.queue.held + len(chunk) > self.queue.limit:
+            self._cut = "slow"
+        else:
+            self._chunks.append(chunk)
+            self.queue.held += len(chunk)
+        self._change.set()
+
+    def complete(self) -> None:
+        """All bytes have come."""
+        self._complete = True
+        self._change.set()
+
+    def leave(self) -> None:
+        """The reader has gone; where not all bytes have come, none are kept."""
+        if not self._complete:
+            self._cut = self._cut or "left"
             self._change.set()
 
     async def run(self) -> None:
@@ -125,16 +131,6 @@ class Incoming:
         self, result: str, stamp: Stamp | None = None, *, failure: StorageError | None = None
     ) -> Arrival:
         return Arrival(self.digest, self.size, result, stamp, failure)
-
-    def _offer(self, chunk: bytes) -> None:
-        if self._cut:
-            return
-        if self.queue.held + len(chunk) > self.queue.limit:
-            self._cut = "slow"
-        else:
-            self._chunks.append(chunk)
-            self.queue.held += len(chunk)
-        self._change.set()
 
     def _release(self, chunks: list[bytes]) -> None:
         self.queue.held -= sum(map(len, chunks))

@@ -100,6 +100,11 @@ class LocalTier:
     def __repr__(self) -> str:
         return f"<LocalTier {self.used}/{self._size} bytes [{len(self._kept)} blobs] {self.degraded() or 'well'}>"
 
+    @property
+    def folder(self) -> Path:
+        """The subfolder that is ours; the whole while none is."""
+        return self._folder.own or self._folder.path
+
     def degraded(self) -> str | None:
         """What is wrong with its disk, in words; None when all is well."""
         return self._trouble.words if self._trouble is not None else None
@@ -144,14 +149,23 @@ class LocalTier:
     async def _teed(
         self, digest: Digest, size: int, chunks: AsyncGenerator[Chunk, None]
     ) -> AsyncGenerator[Chunk, None]:
+        incoming: Incoming | None = None
         # Only now that its reader is there: a body that is never read leaves nothing behind.
         if len(self._arriving) < ARRIVING and self._admits(digest, size):
             incoming = Incoming(digest, size, self._disk, self._folder, self._queue, self._landed)
             self._later(incoming.run())
-            chunks = incoming.teed(chunks)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    if incoming is not None:
+                        assert isinstance(chunk, bytes), "a stream has no files"
+                        incoming.offer(chunk)
+                    yield chunk
+            if incoming is not None:
+                incoming.complete()
+        finally:
+            if incoming is not None:
+                incoming.leave()
 
     async def take(self, digest: Digest, source: SpoolFile, size: int) -> None:
         """A blob that was just filled and stored: its spool file is linked or copied. Never raises StorageError."""
