@@ -59,9 +59,9 @@ def make(given: Mapping[str, object]) -> "S3":
 class S3:
     """Implements Driver."""
 
-    def __init__(self, given: S3Parameters) -> None:
+    def __init__(self, given: S3Parameters, bucket: Bucket | None = None) -> None:
         self.name = NAME
-        self.bucket = Bucket(given)
+        self.bucket = bucket or Bucket(given)
         self._exclusive = True
         self._uploads = Uploads(NAME)
         self._plan = Plan(size=given.chunksize)
@@ -71,7 +71,8 @@ class S3:
 
     def twin(self) -> "S3":
         """As Twin."""
-        return S3(self.bucket.given)
+        given = self.bucket.given
+        return S3(given, Bucket(given, self.bucket.client.twin()))
 
     @property
     def create_is_exclusive(self) -> bool:

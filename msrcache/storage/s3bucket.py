@@ -74,13 +74,13 @@ class Crc32:
 class Bucket:
     """The part of a bucket below the operator's rootdirectory."""
 
-    def __init__(self, given: S3Parameters) -> None:
+    def __init__(self, given: S3Parameters, client: S3Client | None = None) -> None:
         self.given = given
         self.knows = Knows()
         self.root = f"{given.rootdirectory}/" if given.rootdirectory else ""
         self.living: set[str] = set()
         """Uploads of writers in this process."""
-        self.client = S3Client(given)
+        self.client = client or S3Client(given)
 
     def __repr__(self) -> str:
         return f"<Bucket {self.given.bucket}/{self.root} {self.knows}>"

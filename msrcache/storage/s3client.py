@@ -46,6 +46,9 @@ CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 60.0
 CONNECTIONS: Final = 4096
 """More than clients can be waiting for bodies: the listener bounds those."""
+AHEAD: Final = 16 << 10
+"""Of a body that a slow client takes: one read of the socket (256 kB) lies in memory. With aiohttp's own 64 KiB it is
+three; a thousand slow clients took 700 MB instead of 200. Costs 0.1 CPU seconds per GB."""
 CHAIN_PAUSE: Final = 5.0
 """Seconds after which a chain that brought nothing is asked again."""
 
@@ -53,11 +56,15 @@ log = get_logger(__name__)
 
 
 class OnceSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK ships no types
-    """Never sends a request again by itself."""
+    """Never sends a request again by itself, and reads little ahead.
+
+    There is no public way to either; tests/storage shows that both hold.
+    """
 
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)
-        session._retry_connection = False  # noqa: SLF001  there is no public way; tests/storage/test_s3client.py
+        session._retry_connection = False  # noqa: SLF001
+        session._read_bufsize = AHEAD  # noqa: SLF001
         return session
 
 
@@ -96,13 +103,45 @@ class Chain(AioCredentials):  # type: ignore[misc]  # the SDK ships no types
         return found
 
 
+class Sdk:
+    """The SDK's session with its data models and the credentials; one for a driver and its twins."""
+
+    def __init__(self, given: S3Parameters) -> None:
+        self._given = given
+        self._session = AioSession()
+        self._chain: Chain | None = None
+        self._loading = asyncio.Lock()
+        self._loaded = False
+
+    async def session(self) -> AioSession:
+        """Ready to make clients: what it reads from its files has been read in a thread."""
+        async with self._loading:
+            if not self._loaded:
+                await asyncio.to_thread(self._session.warm_up_loader_caches, "s3")
+                self._identify()
+                self._loaded = True
+        return self._session
+
+    def forget_credentials(self) -> None:
+        """They were refused: where they come from the chain, it is gone through anew."""
+        if self._chain is not None:
+            self._chain.forget()
+
+    def _identify(self) -> None:
+        given = self._given
+        if given.accesskey:
+            self._session.set_credentials(given.accesskey, given.secretkey, given.sessiontoken or None)
+        else:
+            self._chain = Chain(self._session)
+            self._session._credentials = self._chain  # noqa: SLF001  as set_credentials does, but with a chain
+
+
 class S3Client:
     """Makes the calls, each once, and translates what goes wrong. `name` is the API's, `key` is for errors."""
 
-    def __init__(self, parameters: S3Parameters) -> None:
+    def __init__(self, parameters: S3Parameters, sdk: "Sdk | None" = None) -> None:
         self._parameters = parameters
-        self._session = AioSession()
-        self._chain: Chain | None = None
+        self._sdk = sdk or Sdk(parameters)
         self._clients: dict[str, Any] = {}
         """By endpoint; empty is the configured one."""
         self._stack = AsyncExitStack()
@@ -111,6 +150,10 @@ class S3Client:
 
     def __repr__(self) -> str:
         return f"<S3Client {self._parameters!r} [{len(self._clients)} endpoints]>"
+
+    def twin(self) -> "S3Client":
+        """Another with connections of its own; the SDK's models (15 MB) and the credentials are one."""
+        return S3Client(self._parameters, self._sdk)
 
     async def call(self, name: str, key: str, **arguments: object) -> Mapping[str, Any]:
         """One request. Raises StorageError."""
@@ -180,10 +223,8 @@ class S3Client:
 
     async def _make(self, key: str, endpoint: str) -> Any:
         given = self._parameters
-        if not self._clients:
-            await asyncio.to_thread(self._session.warm_up_loader_caches, "s3")
-            self._identify()
-        making = self._session.create_client(
+        session = await self._sdk.session()
+        making = session.create_client(
             "s3",
             region_name=given.region,
             use_ssl=given.secure,
@@ -200,14 +241,6 @@ class S3Client:
         client.meta.events.register_last("before-parameter-build.s3", _stay)
         return client
 
-    def _identify(self) -> None:
-        given = self._parameters
-        if given.accesskey:
-            self._session.set_credentials(given.accesskey, given.secretkey, given.sessiontoken or None)
-        else:
-            self._chain = Chain(self._session)
-            self._session._credentials = self._chain  # noqa: SLF001  as set_credentials does, but with a chain
-
     def _failed(self, name: str, key: str, error: Exception) -> StorageError:
         if isinstance(error, ClientError):
             failed = failure(self._refusal(name, key, error))
@@ -220,8 +253,8 @@ class S3Client:
             failed = self._unanswered(name, key, _innermost(error))
         else:
             failed = StorageError(NAME, key, error, f"{name} could not be asked")
-        if isinstance(failed, CredentialsRefused) and self._chain is not None:
-            self._chain.forget()
+        if isinstance(failed, CredentialsRefused):
+            self._sdk.forget_credentials()
         return failed
 
     def _unanswered(self, name: str, key: str, cause: BaseException) -> StorageError:

@@ -94,7 +94,7 @@ async def versitygw(folder: Path, *, accounts: bool = False, tls: bool = False) 
     env = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
 
     def argv(host: str, data: Path) -> list[str | Path]:
-        return [program, "--port", host, *options, "posix", data]
+        return [program, "--port", host, "--keep-alive", *options, "posix", data]
 
     async with _service("versitygw", folder, argv, env, ca) as service:
         yield service

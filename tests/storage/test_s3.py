@@ -10,6 +10,7 @@ from msrcache.oci.ranges import Span
 from msrcache.storage.driver import ObjectInfo, SpoolFile
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.s3 import S3
+from msrcache.storage.s3client import AHEAD
 from msrcache.storage.s3parameters import MIB
 from tests.contract.harness import Spooler, keys, pattern, read, rest, write
 from tests.stage.s3services import RunningS3, versitygw
@@ -189,6 +190,13 @@ async def test_a_broken_body_goes_on_where_it_broke(
     asked = ledger.new()
     assert len(asked) > 1
     assert set(asked) == {f"GET {KEY}"}
+
+
+async def test_little_is_read_ahead_of_a_slow_reader(driver: S3) -> None:
+    """The HTTP client stops reading from the socket at 32 KiB, so that a thousand slow clients need no gigabyte."""
+    await driver.put(KEY, pattern(MIB))
+    async with driver.bucket.get(KEY) as (_, response):
+        assert response.content.get_read_buffer_limits() == (AHEAD, 2 * AHEAD) == (16 << 10, 32 << 10)
 
 
 async def test_a_body_is_never_mixed(driver: S3, far: S3, network: Toxic) -> None:
