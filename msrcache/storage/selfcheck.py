@@ -24,7 +24,9 @@ from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 
 AGAIN: Final = 60.0
-"""Seconds until a store that could not be asked is asked again."""
+"""Seconds until a store that could not be asked is asked again; twice as long each time, at most RARELY."""
+
+RARELY: Final = 3600.0
 
 DEADLINE: Final = 5.0
 """Seconds for one call."""
@@ -60,8 +62,10 @@ class SelfCheck:
         self._asked = True  # how it answered is told by the store
         if not self._store.allowed:
             return
-        while not await self._proved():  # noqa: ASYNC110  nobody tells when it can be asked
-            await asyncio.sleep(self._again)
+        wait = self._again
+        while not await self._proved():
+            await asyncio.sleep(wait)
+            wait = min(RARELY, wait * 2)
 
     def trouble(self) -> str | None:
         """What is broken and what follows, in words; None where nothing is known to be."""
@@ -86,8 +90,9 @@ class SelfCheck:
         here, there = self._store.driver, self._store.elsewhere().driver
         prefix = PROBE + secrets.token_hex(8)
         report = await probe(here, there, AT_START, prefix=prefix, ledger=Ledger(self._clock, DEADLINE))
+        told = {row.promise.name for row in self._broken}
         for row in report.rows:
-            self._tell(row)
+            self._tell(row, again=row.promise.name in told)
         self._broken = [row for row in report.rows if self._counts(row)]
         if any(row.promise.name in ("create", "exclusive-create") for row in self._broken):
             self._store.create_is_exclusive = False
@@ -99,11 +104,11 @@ class SelfCheck:
             return row.promise.name in self._required
         return row.verdict in (Verdict.BROKEN, Verdict.DENIED)
 
-    def _tell(self, row: Row) -> None:
+    def _tell(self, row: Row, *, again: bool) -> None:
         if row.verdict is not Verdict.UNKNOWN:
             broken = self._counts(row)
             self._metrics.storage_promise_broken.labels(row.promise.name).set(int(broken))
-            if broken:
+            if broken and not again:
                 log.warning("store does not keep a promise", promise=row.promise.name, error=_sentence(row))
 
 

@@ -116,6 +116,30 @@ async def test_a_store_that_is_away_is_asked_again() -> None:
     await store.close()
 
 
+async def test_what_was_told_is_not_told_again() -> None:
+    """One promise is broken, another cannot be checked for a while: proved again and again, warned of once."""
+    script, contents, metrics = Script(), Contents(), Metrics()
+    memory = CreatesAnything(contents, faults=script)
+    store = Store(
+        memory, metrics=metrics, clock=FakeClock(), twin=lambda: CreatesAnything(contents, faults=script)
+    )
+    check = SelfCheck(store, required=(), metrics=metrics, clock=FakeClock(), again=0.0)
+    script.fail("before", "stat", *[Unavailable("inmemory", "k")] * 3)
+    with capture_logs() as lines:
+        async with asyncio.timeout(10):
+            await check.run()
+    assert sorted(line["promise"] for line in lines) == ["create", "exclusive-create"]
+    await store.close()
+
+
+class CreatesAnything(Memory):
+    """Says of every create that it made it."""
+
+    async def create(self, key: str, data: bytes) -> bool:
+        await super().create(key, data)
+        return True
+
+
 async def test_a_store_that_may_not_be_written_is_not_proved() -> None:
     """Neither where the operator forbids it, nor, for now, where the store refuses: the store tells that itself."""
     memory = Memory()
