@@ -75,11 +75,12 @@ class Plan:
     largest: int = 5 << 30
     parallel: int = 4
     steady: int = 5000
-    """After so many parts their size doubles every thousand, so that 10,000 suffice for any object."""
+    """After so many parts their size doubles every `doubling`, so that 10,000 suffice for any object."""
+    doubling: int = 1000
 
     def size_of(self, number: int) -> int:
         """Bytes of part `number`, counted from 1 (pure)."""
-        doublings = max(0, number - self.steady + 999) // 1000
+        doublings = max(0, number - self.steady + self.doubling - 1) // self.doubling
         return int(min(self.largest, self.size << doublings))
 
 

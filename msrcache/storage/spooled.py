@@ -71,6 +71,10 @@ class Part:
         """How many bytes."""
         return self.span.size
 
+    def other(self, span: Span) -> "Part":
+        """Other bytes of the same file."""
+        return Part(span, self._fd, self._reading)
+
     async def __aiter__(self) -> AsyncIterator[bytearray]:
         """The bytes in pieces. Raises OSError, also where the file ends before the span."""
         for number, start in enumerate(range(self.span.start, self.span.stop, PIECE), 1):

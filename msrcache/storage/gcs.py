@@ -1,0 +1,230 @@
+"""The driver of Google Cloud Storage.
+
+Its parameters and a sample of them are in `gcsparameters`. Names in the bucket are Docker Registry's: rootdirectory,
+then our keys, so what one has written the other serves.
+
+Rules:
+1. One request each: stat, open, put, create, delete of one, a blob that fits one part.
+2. create and commit ask for the key to be absent (ifGenerationMatch=0), which this service decides for one of many; see
+   `gcsupload` for what a commit finds there.
+3. Every object has the service's CRC-32C; what is sent is checked against it.
+4. A body whose connection breaks goes on at the byte where it broke, of the same generation of the object.
+5. Uploads that dead writers left cannot be listed and are seen and paid for by nobody: the service drops them after a
+   week, so sweep() finds nothing.
+
+Not here: requests (`gcsbucket`, `gcsclient`), credentials and signatures (`gcsidentity`), refusals (`gcserrors`), how
+parts are read (`parts`), deadlines and retries (`store`).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.storage.driver import ObjectInfo, StreamContent
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.gcsbucket import ABSENT, PIECE, Bucket, Crc32c, info_of_body, pieces
+from msrcache.storage.gcserrors import NAME, AlreadyThere, OutOfRange
+from msrcache.storage.gcsidentity import Wanted
+from msrcache.storage.gcsparameters import GcsParameters, parameters
+from msrcache.storage.gcsupload import GcsUpload
+from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.telemetry.logs import get_logger
+
+GROWTH: Final = 8
+"""How many times larger than the first a later piece of an upload may be: each costs a round trip."""
+
+DELETES: Final = 16
+"""How many objects are deleted at once."""
+
+RESUMES: Final = 3
+"""How often a body is asked for again without having brought a byte."""
+
+log = get_logger(__name__)
+
+
+def make(given: Mapping[str, object]) -> "Gcs":
+    """The driver for these parameters. Raises ParameterError."""
+    found = parameters(given)
+    if found.skipverify:
+        log.warning(
+            "storage.gcs.skipverify is on: whoever can reach the network between here and the service can read and"
+            " change everything that is stored; give the authority as storage.gcs.ca instead"
+        )
+    if found.endpoint.startswith("http://"):
+        log.warning(
+            "storage.gcs.endpoint is not encrypted: what is stored, and the tokens that are sent, can be read and"
+            " changed on their way; this is for emulators",
+            endpoint=found.endpoint,
+        )
+    return Gcs(found)
+
+
+class Gcs:
+    """Implements Driver."""
+
+    def __init__(self, given: GcsParameters) -> None:
+        self.name = NAME
+        self.create_is_exclusive = True
+        self.bucket = Bucket(given)
+        # Half of the requests are left for readers, however much is stored.
+        self._uploads = Uploads(NAME, parts=given.maxconcurrency // 2)
+        self._plan = Plan(
+            size=given.chunksize, largest=GROWTH * given.chunksize, parallel=1, steady=1, doubling=1
+        )
+
+    def __repr__(self) -> str:
+        return f"<Gcs {self.bucket!r}>"
+
+    def twin(self) -> "Gcs":
+        """As Twin."""
+        return Gcs(self.bucket.given)
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """As Driver."""
+        return await self.bucket.stat(key)
+
+    @asynccontextmanager
+    async def open(self, key: str, span: Span | None = None) -> AsyncIterator[StreamContent]:
+        """As Driver; the content is a stream."""
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self.bucket.get(key, range_=_range(span)))
+            except OutOfRange as error:
+                size = (await self.stat(key)).size if error.size is None else error.size
+                raise RangeNotSatisfiable(self.name, key, size=size) from error
+            content = _found(key, response, span)
+            chunks = self._chunks(key, content, response, stack)
+            async with aclosing(chunks):
+                yield StreamContent(content.info, content.span, chunks)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As Driver."""
+        await self._put(key, data, over=None)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """As Driver."""
+        try:
+            await self._put(key, data, over=ABSENT)
+        except AlreadyThere:
+            return False
+        return True
+
+    def writer(self, key: str) -> PartsWriter[int]:
+        """As Driver."""
+        return self._uploads.writer(key, GcsUpload(self.bucket, key), self._plan)
+
+    async def delete(self, *keys: str) -> None:
+        """As Driver; some at once, since a batch of the service's costs as many requests."""
+        if len(keys) == 1:
+            await self._delete(keys[0])
+            return
+        waiting = iter(keys)
+
+        async def work() -> None:
+            for key in waiting:
+                await self._delete(key)
+
+        workers = (work() for _ in range(min(DELETES, len(keys))))
+        for ended in await asyncio.gather(*workers, return_exceptions=True):
+            if ended is not None:
+                raise ended
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """As Driver."""
+        async for key, info in self.bucket.list(prefix):
+            if key and not key.endswith("/"):  # a folder that a console has made
+                yield key, info
+
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        """As Driver; None where nobody here can sign."""
+        place = Wanted(name=self.bucket.place(key), ttl=ttl, endpoint=endpoint or self.bucket.given.endpoint)
+        return await self.bucket.client.identity.url(key, place)
+
+    async def sweep(self, older_than: float) -> int:
+        """As Driver: nothing."""
+        del older_than
+        return 0
+
+    async def close(self) -> None:
+        """As Driver."""
+        await self._uploads.close()
+        await self.bucket.client.close()
+
+    async def _delete(self, key: str) -> None:
+        with suppress(NotFound):
+            await self.bucket.delete(key)
+
+    async def _put(self, key: str, data: bytes, *, over: str | None) -> None:
+        crc32c = Crc32c()
+        if len(data) <= PIECE:
+            crc32c.update(data)
+        else:
+            await asyncio.to_thread(crc32c.update, data)
+        await self.bucket.put(key, pieces(data), len(data), crc32c, over=over)
+
+    async def _chunks(
+        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
+    ) -> AsyncGenerator[bytes, None]:
+        """The body; where its connection breaks, the rest of it from another."""
+        offset, stop, barren = content.span.start, content.span.stop, 0
+        while offset < stop:
+            cause: Exception | None = None
+            try:
+                async for chunk in response.content.iter_any():
+                    offset, barren = offset + len(chunk), 0
+                    yield chunk if offset <= stop else chunk[: stop - offset]
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                cause = error
+            if offset < stop:
+                barren += 1
+                if barren > RESUMES:
+                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
+                response = await stack.enter_async_context(
+                    self._rest(key, Span(offset, stop), content.info.etag)
+                )
+
+    @asynccontextmanager
+    async def _rest(
+        self, key: str, span: Span, generation: str | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self.bucket.get(key, range_=_range(span), generation=generation) as response:
+                yield response
+        except AlreadyThere as error:
+            text = "another object was put there while this one was read"
+            raise StorageError(self.name, key, error, text) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    info: ObjectInfo
+    span: Span
+
+
+def _range(span: Span | None) -> str:
+    # An empty span asks for a byte all the same: whether it starts within the object, only the service knows.
+    return "" if span is None else f"bytes={span.start}-{max(span.start, span.stop - 1)}"
+
+
+def _found(key: str, response: aiohttp.ClientResponse, wanted: Span | None) -> _Found:
+    """What the object is, and which of its bytes come."""
+    if wanted is None:
+        size = response.content_length
+        if size is None:
+            raise StorageError(NAME, key, None, "the service does not say how large the object is")
+        return _Found(info_of_body(response.headers, size), Span.whole(size))
+    try:
+        got, whole = parse_content_range(response.headers.get("Content-Range", ""))
+    except ContentRangeInvalid as error:
+        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
+    if whole is None:
+        raise StorageError(NAME, key, None, "the service does not say how large the object is")
+    span = Span(wanted.start, min(wanted.stop, whole))
+    if got.start != span.start or got.stop < span.stop:
+        raise StorageError(NAME, key, None, f"the service sent {got} of {whole} bytes instead of {span}")
+    return _Found(info_of_body(response.headers, whole), span)

@@ -1,0 +1,381 @@
+"""What stands before fake-gcs-server and enforces what it does not, as Google's documentation has it.
+
+Tokens: each request needs one that this server gave, for an assertion that the account's key has signed.
+Signed URLs: the V4 signature is verified over the request as it came, and its time.
+Uploads: pieces follow each other, are multiples of 256 KiB but for the last, and stand as far as they came; the
+service says how far, publishes against the checksum of the whole, and cancels.
+Deletions: a stale generation deletes nothing.
+The objects, their generations, conditions, checksums and ranges are the emulator's. The ledger has what was asked.
+"""
+
+import json
+import re
+import time
+from base64 import b64decode, b64encode, urlsafe_b64decode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+import aiohttp
+import google_crc32c
+from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from yarl import URL
+
+ALIGNED = 256 << 10
+OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o(?:/([^/]+))?")
+UPLOAD = re.compile(r"/upload/storage/v1/b/([^/]+)/o")
+HOP = frozenset({"host", "transfer-encoding", "connection", "content-length", "authorization"})
+EMAIL = "cache@project.iam.gserviceaccount.example"
+
+
+class Account:
+    """A service account with a private key."""
+
+    def __init__(self) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def info(self, token_uri: str) -> dict[str, object]:
+        """What stands in its key file."""
+        pem = self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return {
+            "type": "service_account",
+            "project_id": "project",
+            "private_key_id": "1",
+            "private_key": pem.decode(),
+            "client_email": EMAIL,
+            "token_uri": token_uri,
+        }
+
+    def signed(self, signature: bytes, message: bytes) -> bool:
+        """Whether it has."""
+        try:
+            self.key.public_key().verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            return False
+        return True
+
+    def sign(self, message: bytes) -> bytes:
+        """Its signature."""
+        return self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+
+
+@cache
+def account() -> Account:
+    """One for all: a key takes its time."""
+    return Account()
+
+
+@dataclass(slots=True)
+class Session:
+    """An upload that was begun."""
+
+    key: str
+    url: str
+    received: int = 0
+    crc32c: int = 0
+    published: dict[str, Any] | None = None
+    ended: int = 0
+    """The status with which it is spoken of no more."""
+
+
+Turn = Callable[[str], web.Response | None]
+
+
+@dataclass(slots=True)
+class Front:
+    """The running server; `url` is where it is, `behind` where the emulator is."""
+
+    behind: str
+    account: Account = field(default_factory=account)
+    url: str = ""
+    ledger: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    turn: Turn = lambda line: None
+    """May answer instead; lines are the ledger's."""
+    lost: Callable[[str], bool] = lambda line: False
+    """Whether the reply of what was done is lost."""
+    lifetime: int = 3600
+    client: aiohttp.ClientSession = field(init=False)
+
+    @property
+    def open_sessions(self) -> list[str]:
+        """The keys of uploads that are open."""
+        return [found.key for found in self.sessions.values() if not found.ended and found.published is None]
+
+    def said(self, line: str) -> web.Response | None:
+        """Into the ledger; the answer where a test has another."""
+        self.ledger.append(line)
+        return self.turn(line)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.rel_url.raw_path
+        if path == "/token":
+            return await self._token(request)
+        if path.endswith(":signBlob"):
+            return await self._sign_blob(request)
+        if not path.startswith(("/storage/", "/upload/")):
+            return await self._by_url(request)
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            self.ledger.append("refused")
+            return refusal(401, "authError", "Invalid Credentials")
+        if upload := UPLOAD.fullmatch(path):
+            return await self._upload(request, upload[1])
+        return await self._object(request, path)
+
+    async def _token(self, request: web.BaseRequest) -> web.StreamResponse:
+        if answer := self.said("token"):
+            return answer
+        assertion = dict(parse_qsl(await request.text())).get("assertion", "..")
+        message, _, signature = assertion.rpartition(".")
+        claims = json.loads(_decoded(message.rpartition(".")[2]) or b"{}")
+        if not self.account.signed(_decoded(signature), message.encode()):
+            return _denied("invalid_grant", "Invalid JWT Signature.")
+        if not claims["iat"] - 300 <= time.time() < claims["exp"]:
+            return _denied(
+                "invalid_grant",
+                "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
+            )
+        token = f"token-{len(self.tokens) + 1}"
+        self.tokens.add(token)
+        return web.json_response({"access_token": token, "expires_in": self.lifetime, "token_type": "Bearer"})
+
+    async def _sign_blob(self, request: web.BaseRequest) -> web.StreamResponse:
+        if answer := self.said("sign"):
+            return answer
+        signature = self.account.sign(b64decode((await request.json())["payload"]))
+        return web.json_response({"keyId": "1", "signedBlob": b64encode(signature).decode()})
+
+    async def _by_url(self, request: web.BaseRequest) -> web.StreamResponse:
+        key = unquote(request.rel_url.raw_path.split("/", 2)[2])
+        if answer := self.said(" ".join(filter(None, ("url", key, request.headers.get("Range", ""))))):
+            return answer
+        if not signed(self.account, request):
+            return web.Response(status=403, text="<Error><Code>SignatureDoesNotMatch</Code></Error>")
+        return await self._forwarded(request, f"url {key}")
+
+    async def _object(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        found = OBJECT.fullmatch(path)
+        key = unquote(found[2] or "") if found else path
+        word = {"DELETE": "delete", "GET": "read" if "alt" in request.query else "stat"}[request.method]
+        line = f"{word} {key}" if key else f"list {request.query.get('prefix', '')}".strip()
+        if answer := self.said(line):
+            return answer
+        wanted = request.query.get("ifGenerationMatch")
+        if wanted is not None and found and await self._generation(found[1], key) != wanted:
+            return refusal(412, "conditionNotMet", "At least one of the pre-conditions did not hold.")
+        return await self._forwarded(request, line)
+
+    async def _upload(self, request: web.BaseRequest, bucket: str) -> web.StreamResponse:
+        if session := self.sessions.get(request.query.get("upload_id", "")):
+            return await self._piece(request, session)
+        if "upload_id" in request.query:
+            return refusal(404, "notFound", "No such upload")
+        if request.query["uploadType"] == "resumable":
+            return await self._begin(request, bucket)
+        body = await _as_far_as_it_comes(request, 1 << 40)
+        described = body.split(b"\r\n\r\n", 2)[1].partition(b"\r\n")[0]
+        line = f"write {json.loads(described)['name']}"
+        return self.said(line) or await self._forwarded(request, line, body)
+
+    async def _begin(self, request: web.BaseRequest, bucket: str) -> web.StreamResponse:
+        body = await _as_far_as_it_comes(request, 1 << 40)
+        key = json.loads(body)["name"]
+        if answer := self.said(f"begin {key}"):
+            return answer
+        wanted = request.query.get("ifGenerationMatch", "")
+        if wanted and await self._generation(bucket, key) != wanted:
+            return refusal(412, "conditionNotMet", "At least one of the pre-conditions did not hold.")
+        headers = {"Content-Type": "application/json"}
+        async with self.client.post(self._there(request), data=body, headers=headers) as begun:
+            if begun.status != 200:
+                return web.Response(status=begun.status, body=await begun.read())
+            name = f"session-{len(self.sessions) + 1}"
+            self.sessions[name] = Session(key, begun.headers["Location"])
+        location = f"http://{request.host}{request.rel_url.raw_path}?uploadType=resumable&upload_id={name}"
+        return self._unless_lost(request, f"begin {key}", web.Response(headers={"Location": location}))
+
+    async def _piece(self, request: web.BaseRequest, session: Session) -> web.StreamResponse:
+        told = request.headers.get("Content-Range", "").removeprefix("bytes ")
+        word = "cancel" if request.method == "DELETE" else "ask" if told == "*/*" else "piece"
+        line = f"{word} {session.key}" + (f" {told}" if word == "piece" else "")
+        if answer := self.said(line):
+            return answer
+        if session.ended:
+            return refusal(session.ended, "gone", "The upload is not known any more")
+        if word == "cancel":
+            session.ended = 499
+            return web.Response(status=499)
+        if word == "piece" and session.published is None:
+            refused = await self._take(request, session, told)
+            if refused is not None:
+                return refused
+        return self._unless_lost(request, line, _standing(session))
+
+    async def _take(self, request: web.BaseRequest, session: Session, told: str) -> web.Response | None:
+        """The bytes of a piece, as far as they come."""
+        span, _, total = told.partition("/")
+        start, stop = _edges(span, session.received)
+        data = await _as_far_as_it_comes(request, stop - start)
+        whole = len(data) == stop - start and total == str(stop)
+        if start != session.received or (len(data) == stop - start and not whole and len(data) % ALIGNED):
+            return refusal(400, "invalid", f"{told} does not follow {session.received} bytes")
+        if not whole:
+            data = data[: len(data) // ALIGNED * ALIGNED]
+        session.crc32c = google_crc32c.extend(session.crc32c, data)
+        text = b64encode(session.crc32c.to_bytes(4, "big")).decode()
+        hashed = request.headers.get("X-Goog-Hash", f"crc32c={text}")
+        if whole and hashed != f"crc32c={text}":
+            session.ended = 410
+            return refusal(400, "invalid", f"Provided {hashed} doesn't match calculated crc32c={text}")
+        return await self._given_on(session, data, f"{total}" if whole else "*")
+
+    async def _given_on(self, session: Session, data: bytes, total: str) -> web.Response | None:
+        if not data and total == "*":
+            return None
+        span = f"{session.received}-{session.received + len(data) - 1}" if data else "*"
+        headers = {"Content-Range": f"bytes {span}/{total}", "Content-Type": "application/octet-stream"}
+        async with self.client.put(
+            URL(session.url, encoded=True), data=BytesIO(data), headers=headers, allow_redirects=False
+        ) as answer:
+            session.received += len(data)
+            if answer.status == 200:
+                session.published = await answer.json()
+            elif answer.status != 308:
+                session.ended = 410
+                return refusal(answer.status, "conditionNotMet", await answer.text())
+        return None
+
+    async def _generation(self, bucket: str, key: str) -> str:
+        where = f"{self.behind}/storage/v1/b/{bucket}/o/{quote(key, safe='')}"
+        async with self.client.get(URL(where, encoded=True)) as answer:
+            return str((await answer.json())["generation"]) if answer.status == 200 else "0"
+
+    def _there(self, request: web.BaseRequest) -> URL:
+        return URL(self.behind + request.raw_path, encoded=True)
+
+    async def _forwarded(
+        self, request: web.BaseRequest, line: str, body: bytes | None = None
+    ) -> web.StreamResponse:
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        async with self.client.request(
+            request.method,
+            self._there(request),
+            headers=headers,
+            data=None if body is None else BytesIO(body),
+        ) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
+            response = web.StreamResponse(status=answer.status, headers=kept)
+            if self.lost(line):
+                await answer.read()
+                _cut(request)
+                return response
+            response.content_length = answer.content_length
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+    def _unless_lost(self, request: web.BaseRequest, line: str, response: web.Response) -> web.Response:
+        if self.lost(line):
+            _cut(request)
+        return response
+
+
+@asynccontextmanager
+async def front(behind: str) -> AsyncIterator[Front]:
+    """Before the emulator at that URL, on a free port of the loopback."""
+    server = Front(behind)
+    runner = web.ServerRunner(web.Server(server.serve))
+    await runner.setup()
+    try:
+        async with aiohttp.ClientSession(auto_decompress=False) as server.client:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield server
+    finally:
+        await runner.cleanup()
+
+
+def refusal(status: int, reason: str, message: str, **headers: str) -> web.Response:
+    """As the JSON API refuses."""
+    error = {"code": status, "message": message, "errors": [{"reason": reason, "message": message}]}
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.json_response({"error": error}, status=status, headers=told)
+
+
+def signed(who: Account, request: web.BaseRequest) -> bool:
+    """Whether the URL's V4 signature is the account's, over this method, path, host and query, and in its time."""
+    query = dict(request.query)
+    signature = bytes.fromhex(query.pop("X-Goog-Signature", ""))
+    try:
+        begun = datetime.strptime(query["X-Goog-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        scope = query["X-Goog-Credential"].partition("/")[2]
+        names = query["X-Goog-SignedHeaders"].split(";")
+        ends = begun + int(query["X-Goog-Expires"])
+    except (KeyError, ValueError):
+        return False
+    canonical = "\n".join(
+        (
+            request.method,
+            request.rel_url.raw_path,
+            "&".join(f"{quote(key, safe='')}={quote(query[key], safe='')}" for key in sorted(query)),
+            *(f"{name}:{request.headers.get(name, '').strip()}" for name in names),
+            "",
+            ";".join(names),
+            "UNSIGNED-PAYLOAD",
+        )
+    )
+    digest = sha256(canonical.encode()).hexdigest()
+    message = f"GOOG4-RSA-SHA256\n{query['X-Goog-Date']}\n{scope}\n{digest}"
+    return who.signed(signature, message.encode()) and begun - 900 <= time.time() < ends
+
+
+def _standing(session: Session) -> web.Response:
+    if session.published is not None:
+        return web.json_response(session.published)
+    told = {"Range": f"bytes=0-{session.received - 1}"} if session.received else {}
+    return web.Response(status=308, headers=told)
+
+
+def _edges(span: str, received: int) -> tuple[int, int]:
+    first, _, last = span.partition("-")
+    return (received, received) if span == "*" else (int(first), int(last) + 1)
+
+
+async def _as_far_as_it_comes(request: web.BaseRequest, size: int) -> bytes:
+    data = bytearray()
+    with suppress(aiohttp.ClientError, ConnectionError, web.RequestPayloadError):
+        while len(data) < size and (chunk := await request.content.readany()):
+            data += chunk
+    return bytes(data)
+
+
+def _denied(error: str, description: str) -> web.Response:
+    return web.json_response({"error": error, "error_description": description}, status=400)
+
+
+def _decoded(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _cut(request: web.BaseRequest) -> None:
+    transport = request.transport
+    if transport is not None:
+        transport.abort()
