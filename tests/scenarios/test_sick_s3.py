@@ -27,10 +27,10 @@ BREAKER = "  storage: {breaker: {failures: 3, open: 50ms}}\n"
 
 @asynccontextmanager
 async def cached(
-    folder: Path, upstream: Scripted, service: RunningS3, *, port: int | None = None
+    folder: Path, upstream: Scripted, service: RunningS3, *, port: int, more: str
 ) -> AsyncIterator[Application]:
     """The whole cache over a bucket; every byte flows through it."""
-    document = yaml.safe_load(configuration(folder, upstream.url, more=BREAKER))
+    document = yaml.safe_load(configuration(folder, upstream.url, more=BREAKER + more))
     document["storage"] = {"s3": service.settings(BUCKET, port=port), "redirect": {"disable": True}}
     document["cache"]["spool"] = {"path": str(folder / "spool")}
     loaded = parse(yaml.safe_dump(document), "config.yml", {})
@@ -39,7 +39,9 @@ async def cached(
 
 
 @asynccontextmanager
-async def played(folder: Path) -> AsyncIterator[tuple[Scripted, RunningS3, Toxic, Application]]:
+async def played(
+    folder: Path, *, more: str = ""
+) -> AsyncIterator[tuple[Scripted, RunningS3, Toxic, Application]]:
     """Upstream, service, the network between it and the cache, and the cache."""
     async with (
         scripted() as upstream,
@@ -47,7 +49,7 @@ async def played(folder: Path) -> AsyncIterator[tuple[Scripted, RunningS3, Toxic
         toxic(folder / "toxic", service.port) as network,
     ):
         service.make_bucket(BUCKET)
-        async with cached(folder, upstream, service, port=network.port) as application:
+        async with cached(folder, upstream, service, port=network.port, more=more) as application:
             assert application.degraded() == {}
             yield upstream, service, network, application
 
@@ -130,6 +132,34 @@ async def test_a_bad_network_to_the_service(tmp_path: Path, kind: str) -> None:
         await settled(application)
         await back(application, there)
         await back(application, coming)
+
+
+async def test_a_service_far_slower_than_the_upstream(tmp_path: Path) -> None:
+    """It takes some kilobytes a second: every pull has its bytes at once, what waits is bounded, the rest is not
+    stored; then it is fast again, and all is stored.
+    """
+    async with played(tmp_path, more="  fill: {concurrency: 2}\n") as (
+        upstream,
+        service,
+        network,
+        application,
+    ):
+        blobs = [noise(300_000, 20 + number) for number in range(12)]
+        paths = [upstream.publish_blob(data) for data in blobs]
+        await network.add("bandwidth", {"rate": 20}, upstream=True)
+        for path, data in zip(paths, blobs, strict=True):
+            got = await pull(application, path)
+            assert (got.headers["x-cache"], got.body) == ("miss", data)
+            assert application.spool.used <= (2 * 2 + 1) * len(data)
+        sample = application.metrics.registry.get_sample_value
+        assert (sample("msrcache_unstored_total", {"reason": "slow"}) or 0) >= 1
+        assert (sample("msrcache_fills_behind") or 0) <= 2 * 2
+        await network.remove("bandwidth")
+        await settled(application)
+        for path in paths:
+            await back(application, path)
+        assert application.spool.used == 0
+        assert service.uploads(BUCKET) == []
 
 
 async def test_a_deleted_bucket_is_one_sentence_and_heals(tmp_path: Path) -> None:
