@@ -11,11 +11,12 @@ import pytest
 
 from msrcache.storage.driver import Driver
 from tests.contract.harness import Harness, Spooler
+from tests.contract.probing import ProbingClauses
 from tests.contract.reading import ReadingClauses
 from tests.contract.writing import WritingClauses
 
 
-class DriverContract(ReadingClauses, WritingClauses):
+class DriverContract(ReadingClauses, WritingClauses, ProbingClauses):
     """All clauses; a subclass brings the fixture `harness`."""
 
     @pytest.fixture

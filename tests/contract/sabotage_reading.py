@@ -319,3 +319,10 @@ class ClosesOnce(Honest):
         if self.__dict__.get("closed"):
             raise StorageError(self.name, "", None, "closed already")
         self.__dict__["closed"] = True
+
+
+@noticed_by("test_check_storage_finds_every_promise_kept")
+class TellsOneByteMore(Honest):
+    async def stat(self, key: str) -> ObjectInfo:
+        info = await super().stat(key)
+        return replace(info, size=info.size + 1)
