@@ -117,7 +117,9 @@ class Sdk:
         """Ready to make clients: what it reads from its files has been read in a thread."""
         async with self._loading:
             if not self._loaded:
-                await asyncio.to_thread(self._session.warm_up_loader_caches, "s3")
+                # The chain asks the token service where there is a web identity.
+                for service in ("s3",) if self._given.accesskey else ("s3", "sts"):
+                    await asyncio.to_thread(self._session.warm_up_loader_caches, service)
                 self._identify()
                 self._loaded = True
         return self._session

@@ -1,17 +1,22 @@
 """The S3 driver on versitygw: how many requests it makes, whose success a commit is, and what a bad network does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.driver import ObjectInfo, SpoolFile
+from msrcache.storage.calls import Deadlines
+from msrcache.storage.driver import Content, ObjectInfo, SpoolFile
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.s3 import S3
 from msrcache.storage.s3client import AHEAD
 from msrcache.storage.s3parameters import MIB
+from msrcache.storage.store import Store, StoreSettings
+from msrcache.telemetry.clock import SystemClock
+from msrcache.telemetry.metrics import Metrics
 from tests.contract.harness import Spooler, keys, pattern, read, rest, write
 from tests.stage.s3services import RunningS3, versitygw
 from tests.stage.toxics import Toxic, toxic
@@ -298,3 +303,34 @@ async def test_a_commit_whose_reply_is_lost_is_settled(
     assert await read(far, KEY) == pattern(size)
     assert service.uploads(BUCKET) == []
     assert network.port
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "put", "write", "read"])
+async def test_a_service_that_falls_silent_is_left_in_time(
+    driver: S3, far: S3, network: Toxic, spool: Spooler, call: str
+) -> None:
+    """No answer and no end: the store's deadline ends the call, and the next one works when the network does."""
+    await driver.put(KEY, pattern(3 * MIB))
+    await far.stat(KEY)
+    settings = StoreSettings(deadlines=Deadlines(ask=0.3, change=0.3, stall=0.3, commit=0.3))
+    store = Store(far, metrics=Metrics(), clock=SystemClock(), settings=settings)
+    calls: dict[str, Callable[[Content], Awaitable[object]]] = {
+        "stat": lambda _: store.stat(KEY),
+        "open": lambda _: read(store, KEY),
+        "put": lambda _: store.put("a/1", b"1"),
+        "write": lambda _: write(store, "a/2", spool(pattern(PART + 1))),
+        "read": rest,
+    }
+    async with silenced(network, store) as opened:
+        with pytest.raises(Unavailable, match="not done within"):
+            await calls[call](opened)
+    await network.remove("timeout")
+    assert await read(far, KEY) == pattern(3 * MIB)
+
+
+@asynccontextmanager
+async def silenced(network: Toxic, store: Store) -> AsyncIterator[Content]:
+    """Nothing comes through any more, not even what of an open object is on its way."""
+    async with store.open(KEY) as content:
+        await network.add("timeout", {"timeout": 0})
+        yield content

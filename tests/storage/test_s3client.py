@@ -1,11 +1,8 @@
-"""The S3 client: a request is made once, credentials are found and renewed, refusals are told, nothing blocks."""
+"""The S3 client: a request is made once, refusals are told, look-alikes are borne, nothing blocks the loop."""
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -227,69 +224,6 @@ async def test_refusals_of_a_real_service_are_told(service: RunningS3) -> None:
             with pytest.raises(CredentialsRefused) as refused:
                 await read(made, "a/key")
             assert "wrong-secret" not in str(refused.value)
-
-
-@pytest.fixture
-def identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment without credentials, and the path of a shared file that is not there yet."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    path = tmp_path / "credentials"
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("msrcache.storage.s3client.CHAIN_PAUSE", 0.0)
-    return path
-
-
-def profile(secret: str) -> str:
-    """A shared file."""
-    return f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {secret}\n"
-
-
-@pytest.mark.real
-async def test_credentials_of_the_environment(
-    service: RunningS3, identity: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As every S3 client reads them."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    async with driver(service.url, accesskey="", secretkey="") as made:
-        assert await read(made, "a/key") == b"12345"
-    assert not identity.exists()
-
-
-@pytest.mark.real
-async def test_credentials_heal_without_a_restart(service: RunningS3, identity: Path) -> None:
-    """None, then wrong ones, then the right ones in the shared file: the next call finds them."""
-    async with driver(service.url, accesskey="", secretkey="") as made:
-        with pytest.raises(CredentialsRefused, match="no credentials: give accesskey"):
-            await read(made, "a/key")
-        identity.write_text(profile("rotated-away"))
-        with pytest.raises(CredentialsRefused):
-            await read(made, "a/key")
-        identity.write_text(profile(SECRET))
-        assert await read(made, "a/key") == b"12345"
-        assert (await made.stat("a/key")).size == 5
-
-
-@pytest.mark.real
-async def test_credentials_that_expire_are_renewed(
-    service: RunningS3, identity: Path, tmp_path: Path
-) -> None:
-    """Those of a helper program with an expiry: it is asked again before they end."""
-    ends = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-    given = {"Version": 1, "AccessKeyId": KEY, "SecretAccessKey": SECRET, "Expiration": ends}
-    helper = tmp_path / "helper.py"
-    helper.write_text(
-        f"open({str(tmp_path / 'asked')!r}, 'a').write('.')\nprint({json.dumps(json.dumps(given))})\n"
-    )
-    (tmp_path / "config").write_text(f"[default]\ncredential_process = {sys.executable} {helper}\n")
-    async with driver(service.url, accesskey="", secretkey="") as made:
-        for _ in range(3):
-            assert await read(made, "a/key") == b"12345"
-    assert len((tmp_path / "asked").read_text()) >= 3
-    assert not identity.exists()
 
 
 @pytest.mark.real
