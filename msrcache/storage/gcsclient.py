@@ -23,9 +23,17 @@ from urllib.request import getproxies_environment, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from msrcache.storage.errors import StorageError, Unavailable
-from msrcache.storage.gcserrors import LONGEST, NAME, CredentialsRefused, Refusal, failure, refusal_of
-from msrcache.storage.gcsidentity import Identity
+from msrcache.storage.errors import StorageError, Unavailable, Unusable
+from msrcache.storage.gcserrors import (
+    LONGEST,
+    NAME,
+    Answered,
+    CredentialsRefused,
+    Refusal,
+    failure,
+    refusal_of,
+)
+from msrcache.storage.gcsidentity import Identity, trust
 from msrcache.storage.gcsparameters import GcsParameters
 
 Payload: TypeAlias = bytes | AsyncIterable[bytes | bytearray] | None
@@ -34,6 +42,8 @@ CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 60.0
 CONNECTIONS: Final = 4096
 """More than clients can be waiting for bodies: the listener bounds those."""
+AHEAD: Final = 16 << 10
+"""Of a body that a slow client takes, so that a thousand of them take little memory; see `s3client`."""
 DOCUMENT: Final = 16 << 20
 """Bytes of the largest document: a page of a listing has less than two."""
 
@@ -160,6 +170,9 @@ class GcsClient:
 
     def _away(self, ask: Ask, error: Exception) -> StorageError:
         parts = urlsplit(ask.url)
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            text = f"the certificate of {parts.netloc} is not trusted; give its authority as storage.gcs.ca"
+            return Unusable(NAME, ask.key, Answered(str(error.certificate_error)), text)
         text = f"{ask.operation}: the service at {parts.scheme}://{parts.netloc} does not answer"
         return Unavailable(NAME, ask.key, error, text)
 
@@ -182,7 +195,7 @@ class GcsClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=1 << 20,
+            read_bufsize=AHEAD,
         )
         session._retry_connection = False  # noqa: SLF001  there is no public way; tests/storage/test_gcsclient.py
         return session
@@ -191,9 +204,7 @@ class GcsClient:
 def _trust(given: GcsParameters) -> ssl.SSLContext | bool:
     if not given.endpoint.startswith("https://"):
         return True
-    context = ssl.create_default_context()
-    if given.trusted is not None:
-        context.load_verify_locations(given.trusted)
+    context = trust(given.trusted)
     if given.skipverify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -214,7 +225,7 @@ def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 def _document(ask: Ask, data: bytes) -> Mapping[str, Any]:
     try:
-        document = (json.loads(data) if data.strip() else None) or {}
+        document = json.loads(data) if data.strip() not in (b"", b"null") else {}
     except ValueError:
         document = None
     if not isinstance(document, dict):

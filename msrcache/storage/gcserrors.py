@@ -84,6 +84,8 @@ _LATER: Final = frozenset(
     }
 )  # fmt: skip
 """Trying again may help, whatever the status."""
+_OF_OBJECTS: Final = ("objects.get", "objects.delete")
+"""What can miss an object; the others miss their bucket."""
 _SPOILED: Final = re.compile(r"(?i)(crc32c|md5|hash|checksum).*(match|mismatch|invalid)|doesn't match")
 _NOT_ALLOWED: Final = {
     "retentionPolicyNotMet": "a retention policy or hold keeps the object; the cache cannot delete or replace it",
@@ -133,7 +135,7 @@ def _expected(refused: Refusal) -> StorageError | None:
     if status == 416:
         size = refused.headers.get("content-range", "").rpartition("/")[2]
         return OutOfRange(key, int(size) if size.isdigit() else None)
-    if status == 404 and key and not _of_bucket(refused):
+    if status == 404 and refused.operation in _OF_OBJECTS and not _of_bucket(refused):
         return NotFound(NAME, key, cause)
     return None
 

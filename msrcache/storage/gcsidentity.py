@@ -14,6 +14,7 @@ Not here: requests for objects (`gcsclient`), what refusals of those mean (`gcse
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from google.auth.transport.requests import Request
 from google.cloud.storage import Client
 from google.oauth2 import service_account
+from requests.adapters import HTTPAdapter
 
 from msrcache.storage.errors import StorageError, Unavailable
-from msrcache.storage.gcserrors import NAME, CredentialsRefused
+from msrcache.storage.gcserrors import NAME, Answered, CredentialsRefused
 from msrcache.storage.gcsparameters import GcsParameters
 from msrcache.telemetry.logs import get_logger
 
@@ -57,6 +59,22 @@ class Impatient(Request):
     def __call__(self, *args: Any, **more: Any) -> Any:
         """As Request."""
         return super().__call__(*args, **{**more, "timeout": PATIENCE})  # type: ignore[no-untyped-call]
+
+
+class Trusting(HTTPAdapter):
+    """Trusts the operator's authority beside the system's."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        """As HTTPAdapter."""
+        super().init_poolmanager(*args, **{**more, "ssl_context": self._context})
+
+    def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
+        """As HTTPAdapter."""
+        return super().proxy_manager_for(*args, **{**more, "ssl_context": self._context})
 
 
 class SignedThere(Signing):
@@ -99,7 +117,6 @@ class Identity:
         self._given = given
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="gcs-identity")
         self._session = requests.Session()
-        self._session.verify = _authorities(given)
         self._request = Impatient(self._session)
         self._credentials: Any = None
         self._renewing: asyncio.Task[None] | None = None
@@ -173,6 +190,8 @@ class Identity:
     def _refreshed(self, credentials: Any) -> Any:
         """In a thread."""
         if credentials is None:
+            if self._given.trusted is not None:
+                self._session.mount("https://", Trusting(trust(self._given.trusted)))
             credentials = found(self._given, self._request)
         credentials.refresh(self._request)
         return credentials
@@ -230,10 +249,10 @@ def translated(key: str, error: Exception) -> StorageError:
     said = str(error)
     if isinstance(error, TransportError | requests.RequestException) or getattr(error, "retryable", False):
         return Unavailable(NAME, key, error, "no token: the token service or metadata server does not answer")
-    if isinstance(error, DefaultCredentialsError):
-        text = "no credentials: give keyfile or credentials, or run with an identity (workload identity, environment)"
-    elif isinstance(error, OSError | ValueError) and not isinstance(error, GoogleAuthError):
+    if isinstance(error, OSError | ValueError):
         text = "storage.gcs.keyfile or credentials cannot be used"
+    elif isinstance(error, DefaultCredentialsError):
+        text = "no credentials: give keyfile or credentials, or run with an identity (workload identity, environment)"
     elif "reasonable timeframe" in said or "Token used too" in said:
         text = "this machine's clock is wrong: the token service refuses the time of our question"
     elif "Invalid JWT Signature" in said:
@@ -244,21 +263,22 @@ def translated(key: str, error: Exception) -> StorageError:
         text = "the token service refuses the credentials; give others, or look at the account"
     else:
         text = "no token was given for the credentials"
-    return CredentialsRefused(NAME, key, _Said(_first(error)), text)
-
-
-class _Said(Exception):
-    """What the library said, in one line and without what it was sent."""
+    cause = error if isinstance(error, OSError) and error.errno else Answered(_first(error))
+    return CredentialsRefused(NAME, key, cause, text)
 
 
 def _first(error: Exception) -> str:
-    """The error's own sentence: the library appends whole answers."""
+    """The error's own sentence, in one line: the library appends whole answers."""
     said = error.args[0] if error.args else str(error)
     return " ".join(str(said).split())[:200]
 
 
-def _authorities(given: GcsParameters) -> bool | str:
-    return False if given.skipverify else given.trusted or True
+def trust(authorities: str | None) -> ssl.SSLContext:
+    """The system's authorities, and those of that file. Blocks; raises OSError."""
+    context = ssl.create_default_context()
+    if authorities is not None:
+        context.load_verify_locations(authorities)
+    return context
 
 
 def _told(task: "asyncio.Future[Any]") -> None:

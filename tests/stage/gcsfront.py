@@ -10,72 +10,29 @@ The objects, their generations, conditions, checksums and ranges are the emulato
 
 import json
 import re
+import ssl
 import time
-from base64 import b64decode, b64encode, urlsafe_b64decode
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import google_crc32c
 from aiohttp import web
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from yarl import URL
+
+from tests.stage.googleaccount import Account, Tokens, Turn
 
 ALIGNED = 256 << 10
 OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o(?:/([^/]+))?")
 UPLOAD = re.compile(r"/upload/storage/v1/b/([^/]+)/o")
 HOP = frozenset({"host", "transfer-encoding", "connection", "content-length", "authorization"})
-EMAIL = "cache@project.iam.gserviceaccount.example"
-
-
-class Account:
-    """A service account with a private key."""
-
-    def __init__(self) -> None:
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-    def info(self, token_uri: str) -> dict[str, object]:
-        """What stands in its key file."""
-        pem = self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        return {
-            "type": "service_account",
-            "project_id": "project",
-            "private_key_id": "1",
-            "private_key": pem.decode(),
-            "client_email": EMAIL,
-            "token_uri": token_uri,
-        }
-
-    def signed(self, signature: bytes, message: bytes) -> bool:
-        """Whether it has."""
-        try:
-            self.key.public_key().verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
-        except InvalidSignature:
-            return False
-        return True
-
-    def sign(self, message: bytes) -> bytes:
-        """Its signature."""
-        return self.key.sign(message, padding.PKCS1v15(), hashes.SHA256())
-
-
-@cache
-def account() -> Account:
-    """One for all: a key takes its time."""
-    return Account()
 
 
 @dataclass(slots=True)
@@ -91,25 +48,25 @@ class Session:
     """The status with which it is spoken of no more."""
 
 
-Turn = Callable[[str], web.Response | None]
-
-
 @dataclass(slots=True)
 class Front:
     """The running server; `url` is where it is, `behind` where the emulator is."""
 
     behind: str
-    account: Account = field(default_factory=account)
+    tokens: Tokens = field(default_factory=Tokens)
     url: str = ""
     ledger: list[str] = field(default_factory=list)
-    tokens: set[str] = field(default_factory=set)
     sessions: dict[str, Session] = field(default_factory=dict)
     turn: Turn = lambda line: None
     """May answer instead; lines are the ledger's."""
     lost: Callable[[str], bool] = lambda line: False
     """Whether the reply of what was done is lost."""
-    lifetime: int = 3600
     client: aiohttp.ClientSession = field(init=False)
+
+    @property
+    def account(self) -> Account:
+        """Whose tokens and signatures are good."""
+        return self.tokens.account
 
     @property
     def open_sessions(self) -> list[str]:
@@ -124,41 +81,16 @@ class Front:
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         path = request.rel_url.raw_path
-        if path == "/token":
-            return await self._token(request)
-        if path.endswith(":signBlob"):
-            return await self._sign_blob(request)
+        if (answer := await self.tokens.serve(request, self.said)) is not None:
+            return answer
         if not path.startswith(("/storage/", "/upload/")):
             return await self._by_url(request)
-        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens.given:
             self.ledger.append("refused")
             return refusal(401, "authError", "Invalid Credentials")
         if upload := UPLOAD.fullmatch(path):
             return await self._upload(request, upload[1])
         return await self._object(request, path)
-
-    async def _token(self, request: web.BaseRequest) -> web.StreamResponse:
-        if answer := self.said("token"):
-            return answer
-        assertion = dict(parse_qsl(await request.text())).get("assertion", "..")
-        message, _, signature = assertion.rpartition(".")
-        claims = json.loads(_decoded(message.rpartition(".")[2]) or b"{}")
-        if not self.account.signed(_decoded(signature), message.encode()):
-            return _denied("invalid_grant", "Invalid JWT Signature.")
-        if not claims["iat"] - 300 <= time.time() < claims["exp"]:
-            return _denied(
-                "invalid_grant",
-                "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
-            )
-        token = f"token-{len(self.tokens) + 1}"
-        self.tokens.add(token)
-        return web.json_response({"access_token": token, "expires_in": self.lifetime, "token_type": "Bearer"})
-
-    async def _sign_blob(self, request: web.BaseRequest) -> web.StreamResponse:
-        if answer := self.said("sign"):
-            return answer
-        signature = self.account.sign(b64decode((await request.json())["payload"]))
-        return web.json_response({"keyId": "1", "signedBlob": b64encode(signature).decode()})
 
     async def _by_url(self, request: web.BaseRequest) -> web.StreamResponse:
         key = unquote(request.rel_url.raw_path.split("/", 2)[2])
@@ -265,6 +197,11 @@ class Front:
         async with self.client.get(URL(where, encoded=True)) as answer:
             return str((await answer.json())["generation"]) if answer.status == 200 else "0"
 
+    async def _without_bucket(self, request: web.BaseRequest) -> bool:
+        bucket = request.rel_url.raw_path.partition("/b/")[2].partition("/")[0]
+        async with self.client.get(f"{self.behind}/storage/v1/b/{bucket}") as answer:
+            return bool(bucket) and answer.status == 404
+
     def _there(self, request: web.BaseRequest) -> URL:
         return URL(self.behind + request.raw_path, encoded=True)
 
@@ -278,6 +215,8 @@ class Front:
             headers=headers,
             data=None if body is None else BytesIO(body),
         ) as answer:
+            if answer.status == 404 and await self._without_bucket(request):
+                return refusal(404, "notFound", "The specified bucket does not exist.")
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
             if self.lost(line):
@@ -298,16 +237,16 @@ class Front:
 
 
 @asynccontextmanager
-async def front(behind: str) -> AsyncIterator[Front]:
+async def front(behind: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Front]:
     """Before the emulator at that URL, on a free port of the loopback."""
     server = Front(behind)
     runner = web.ServerRunner(web.Server(server.serve))
     await runner.setup()
     try:
         async with aiohttp.ClientSession(auto_decompress=False) as server.client:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
             await site.start()
-            server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            server.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
             yield server
     finally:
         await runner.cleanup()
@@ -365,14 +304,6 @@ async def _as_far_as_it_comes(request: web.BaseRequest, size: int) -> bytes:
         while len(data) < size and (chunk := await request.content.readany()):
             data += chunk
     return bytes(data)
-
-
-def _denied(error: str, description: str) -> web.Response:
-    return web.json_response({"error": error, "error_description": description}, status=400)
-
-
-def _decoded(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _cut(request: web.BaseRequest) -> None:
