@@ -43,6 +43,7 @@ from msrcache.server.tls import TlsProblem
 from msrcache.storage.breaker import BreakerSettings
 from msrcache.storage.drivers import another, open_driver
 from msrcache.storage.errors import StorageError
+from msrcache.storage.mounts import mount_named
 from msrcache.storage.parameters import ParameterError
 from msrcache.storage.selfcheck import SelfCheck
 from msrcache.storage.store import Store, StoreSettings
@@ -221,6 +222,10 @@ class Application:
         except OSError as error:
             self._spool_trouble = f"{self.spool.path}: {error.strerror}: pulls are passed through, not stored"
             log.error("the spool cannot be used", path=str(self.spool.path), error=str(error.strerror))
+        mount = mount_named(self.spool.path)
+        if mount is not None and mount.nfs:
+            text = "the spool is on a file server, and while that hangs every cold pull does: set cache.spool.path"
+            log.warning(text, path=str(self.spool.path), server=mount.source)
 
     async def _open_local(self, stack: AsyncExitStack) -> LocalTier | None:
         """The hot tier, where the store is remote and the operator wants one."""

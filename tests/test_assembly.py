@@ -8,6 +8,7 @@ from msrcache.assembly import Application, inspected
 from msrcache.config.load import parse
 from msrcache.inquiry import CannotStart
 from msrcache.oci.names import ImageReference
+from msrcache.storage import mounts
 from tests.scenarios.plays import cache, configuration, port_of, pull
 from tests.stage.scripted import scripted
 
@@ -48,6 +49,20 @@ async def test_a_spool_that_cannot_be_made_is_degraded(tmp_path: Path) -> None:
         assert "spool" in application.degraded()
         got = await pull(application, path)
         assert (got.body, got.headers["x-cache"]) == (b"content", "pass")
+
+
+async def test_a_spool_on_a_file_server_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever forgets to put it on local disk is told at each start, by the mount; a local one is not remarked on."""
+    mountinfo = tmp_path / "mountinfo"
+    monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
+    for kind, warned in (("nfs4", 1), ("ext4", 0)):
+        mountinfo.write_text(f"45 27 0:41 / {tmp_path} rw - {kind} filer.example.com:/cache rw,hard\n")
+        async with scripted() as upstream, cache(tmp_path, upstream):
+            pass
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("the spool is on a file server") == warned
 
 
 async def test_inspecting_an_empty_store(tmp_path: Path) -> None:

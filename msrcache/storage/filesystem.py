@@ -16,7 +16,6 @@ retries (`store`).
 
 import itertools
 import os
-import re
 import stat as modes
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from msrcache.storage.disk import Disk
 from msrcache.storage.driver import FileContent, ObjectInfo
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.filewriter import FileWriter
-from msrcache.storage.lookups import GONE, Lookups
+from msrcache.storage.lookups import GONE, SILLY, Lookups
 from msrcache.storage.parameters import Parameters
 from msrcache.storage.situation import situation
 from msrcache.storage.staging import STAGING, Staging
@@ -43,9 +42,6 @@ BATCH: Final = 512
 
 _OURS: Final = frozenset({STAGING, "msrcache/spool"})
 """Folders below the root that hold no objects."""
-
-_SILLY: Final = re.compile(r"\.nfs[0-9a-f]{24}")
-"""What an NFS client calls a file that was removed while it is open there; it goes when it is closed."""
 
 
 def make(parameters: Mapping[str, object]) -> "Filesystem":
@@ -189,7 +185,7 @@ def _walk(top: Path, prefix: str) -> Iterator[list[tuple[str, ObjectInfo]]]:
 def _objects(entry: os.DirEntry[str], key: str) -> Iterator[tuple[str, ObjectInfo]]:
     """The object that an entry is, if it is one."""
     status = entry.stat()
-    if modes.S_ISREG(status.st_mode) and not _SILLY.fullmatch(entry.name):
+    if modes.S_ISREG(status.st_mode) and not SILLY.fullmatch(entry.name):
         yield key, ObjectInfo(status.st_size, status.st_mtime)
 
 

@@ -14,10 +14,14 @@ Rules:
 4. A folder that is gone, or that was made anew by others, says nothing of what is in it: its parent is asked.
 5. ESTALE, a handle that the server has forgotten, means that the name was removed or replaced meanwhile: it is
    looked up anew, TRIES times at most, because another replica may replace it again and again.
+6. A client that replaces a file which it has open renames the old one to .nfs… first: for that moment the name is
+   absent on the server (measured: 42 of 916 looks). So a miss beside such a file is looked at again, with growing
+   pauses.
 """
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +34,14 @@ T = TypeVar("T")
 RECHECK: Final = 60.0
 """Seconds for which the mount's options are believed: a mount may come, and be mounted anew otherwise."""
 
-TRIES: Final = 5
-"""How often a name is looked up whose handle is forgotten each time."""
+TRIES: Final = 8
+"""How often a name is looked up that others replace meanwhile."""
+
+PAUSE: Final = 0.005
+"""Seconds before the second look at a name that may be being replaced; doubled each time, 0.6 s in all."""
+
+SILLY: Final = re.compile(r"\.nfs[0-9a-f]{24}")
+"""What an NFS client calls a file that was removed or replaced while it is open there; it goes when it is closed."""
 
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 """What says that a name is not there, or not what it was."""
@@ -81,17 +91,30 @@ class Lookups:
         asked = presence and self.remembers_presence
         if asked:
             self.ask_anew(path)
-        for _ in range(TRIES - 1):
+        for number in range(TRIES - 1):
             try:
                 return use(path)
             except OSError as error:
                 if error.errno not in GONE:
                     raise
                 if error.errno != errno.ESTALE and (asked or not self.remembers_absence):
-                    raise
+                    if not self._being_replaced(path):
+                        raise
+                    time.sleep(PAUSE * 2**number)
             self.ask_anew(path)
             asked = True
         return use(path)
+
+    def _being_replaced(self, path: Path) -> bool:
+        """Whether the name may be absent for a moment only."""
+        remote = self._told if self._told is not None else self.mount is not None and self.mount.nfs
+        if not remote:
+            return False
+        try:
+            names = [entry.name for entry in path.parent.iterdir()]
+        except OSError:
+            return False
+        return path.name in names or any(SILLY.fullmatch(name) for name in names)
 
     def ask_anew(self, path: Path) -> None:
         """After this, what the kernel says of the name is no older than this call. Raises OSError."""

@@ -118,6 +118,14 @@ def mount_of(folder: Path) -> Mount | None:
     return covering(mounts, str(place))
 
 
+def mount_named(folder: Path) -> Mount | None:
+    """As mount_of by the path's text alone: asks no file system, follows no symbolic link, and so never hangs."""
+    try:
+        return covering(parse(MOUNTINFO.read_text(errors="surrogateescape")), str(folder.absolute()))
+    except OSError:
+        return None
+
+
 def remarks(mount: Mount) -> list[str]:
     """What an operator should know about the mount of a shared store, one sentence each; the worst first."""
     if not mount.nfs:

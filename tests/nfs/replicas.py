@@ -20,7 +20,10 @@ from tests.stage.scripted import Scripted
 from tests.stage.tools import PROJECT
 
 PORT = 5000
-PROGRAM = "HOME=/run TMPDIR=/mnt/tmp PYTHONDONTWRITEBYTECODE=1 " + f"{sys.executable} -m msrcache serve"
+PROGRAM = (
+    f"cd {PROJECT} && HOME=/run TMPDIR=/mnt/tmp PYTHONDONTWRITEBYTECODE=1 exec {sys.executable} -m msrcache"
+)
+"""For a shell in a node, without a command."""
 
 
 @dataclass(slots=True)
@@ -108,8 +111,9 @@ async def _replica(
     }
     write = "import pathlib; p = pathlib.Path(path); p.parent.mkdir(parents=True, exist_ok=True); p.write_text(text)"
     await calls.python(write, path=f"{folder}/config.yml", text=json.dumps(config))
-    start = f"{PROGRAM} {folder}/config.yml > {folder}/log 2>&1 < /dev/null & echo $!"
-    pid = int(await calls.shell(f"cd {PROJECT} && {start}"))
+    pid = int(
+        await calls.shell(f"{PROGRAM} serve {folder}/config.yml > {folder}/log 2>&1 < /dev/null & echo $!")
+    )
     running = Replica(nodes.network, node.address, calls, f"{folder}/log")
     try:
         yield running

@@ -1,14 +1,20 @@
 """The whole cache on NFS, one replica on each machine: one fills, the other serves; the file server comes and goes."""
 
 import asyncio
+import json
 
 import pytest
 
-from tests.nfs.replicas import pair
+from tests.nfs.harness import on_nodes
+from tests.nfs.replicas import PROGRAM, pair
 from tests.stage.images import noise
 from tests.stage.nodes.fleet import Fleet
+from tests.stage.process import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+CHECKED = "/mnt/tmp/checked.yml"
+CHECK = f"{PROGRAM} check-storage {CHECKED}"
 
 
 async def test_one_fills_the_other_serves(nodes: Fleet) -> None:
@@ -63,3 +69,31 @@ async def test_a_file_server_that_dies_in_the_middle_of_a_hit(nodes: Fleet) -> N
             rest = asyncio.create_task(answer.rest())
             await nodes.server.start()
             assert await rest == data[1_000_000:]
+
+
+@pytest.mark.slow
+async def test_check_storage_between_the_machines(nodes: Fleet) -> None:
+    """The operator's own check, from one machine to the other: every promise is kept, and the mount is told."""
+    async with on_nodes(nodes, "default") as stores:
+        config = {
+            "version": "0.1",
+            "storage": {"filesystem": {"rootdirectory": stores.root}},
+            "http": {"secret": "the same on both machines"},
+            "cache": {"upstreams": [{"url": "http://10.99.0.1:1"}]},
+        }
+        for calls in (stores.here, stores.there):
+            await calls.python("open(path, 'w').write(text)", path=CHECKED, text=json.dumps(config))
+        peer = f"{nodes.clients[1].address}:5055"
+        listen = f"{CHECK} --listen {peer} > /mnt/tmp/listen.log 2>&1 < /dev/null & echo $!"
+        pid = await stores.there.shell(listen)
+
+        async def listens() -> bool:
+            return await nodes.network.accepts(nodes.clients[1].address, 5055)
+
+        try:
+            await until(listens, what="the other end of the check", seconds=60)
+            said = await stores.here.shell(f"{CHECK} --peer http://{peer}")
+        finally:
+            await stores.there.shell(f"kill {pid}")
+        for words in ("every promise is kept", "mount with lookupcache=positive", "root_squash is on"):
+            assert words in said

@@ -106,6 +106,26 @@ async def test_what_is_removed_while_open_is_no_object(nodes: Fleet) -> None:
         assert (await shell(stores, "ls -A a")).split() == ["replaced"]
 
 
+async def test_what_is_replaced_while_open_is_never_missed(nodes: Fleet) -> None:
+    """Its client takes the name away for a moment; nobody who looks for it there believes that."""
+    async with on_nodes(nodes, "default") as stores:
+        driver, other = stores.on(stores.here), stores.on(stores.there)
+        await driver.put("a/b", b"0")
+        replaced = asyncio.Event()
+
+        async def replace_while_open() -> None:
+            for number in range(60):
+                async with driver.open("a/b"):
+                    await driver.put("a/b", b"%d" % (number % 10))
+            replaced.set()
+
+        replacing = asyncio.create_task(replace_while_open())
+        while not replaced.is_set():
+            assert (await other.stat("a/b")).size == len(await read(other, "a/b")) == 1
+        await replacing
+        await asyncio.gather(driver.close(), other.close())
+
+
 async def test_the_staging_folder_is_left_clean(nodes: Fleet, spool: Spooler) -> None:
     """Nothing of ours becomes .nfs…: a removed file was closed before, so the client renames nothing."""
     async with on_nodes(nodes, "default") as stores:

@@ -76,6 +76,36 @@ def test_a_forgotten_handle_is_looked_up_anew(asked: list[Path], nfs: bool) -> N
         lookups.at(Path("/r/a"), failing(*[errno.ESTALE] * TRIES))
 
 
+def test_a_name_that_is_being_replaced_is_looked_at_again(tmp_path: Path, asked: list[Path]) -> None:
+    """Beside a file that its client has renamed, a miss may last a moment; a local file system has no such moment."""
+    (tmp_path / ".nfs0000000000c0ffee00000001").touch()
+    misses = [errno.ENOENT] * 3
+    assert Lookups(tmp_path, nfs=True).at(tmp_path / "a", failing(*misses), presence=True) == "there"
+    assert len(asked) == 1 + len(misses)
+    (tmp_path / "there by now").touch()
+    (tmp_path / ".nfs0000000000c0ffee00000001").unlink()
+    assert (
+        Lookups(tmp_path, nfs=True).at(tmp_path / "there by now", failing(*misses), presence=True) == "there"
+    )
+    for folder, nfs in ((tmp_path, False), (tmp_path / "other", True)):
+        with pytest.raises(FileNotFoundError):
+            Lookups(folder, nfs=nfs).at(folder / "a", failing(*misses), presence=True)
+
+
+def test_a_name_that_stays_absent_is_absent(
+    tmp_path: Path, asked: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pauses grow and end: whoever reads a removed file for hours makes its misses no endless wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr("msrcache.storage.lookups.time.sleep", pauses.append)
+    (tmp_path / ".nfs0000000000c0ffee00000001").touch()
+    with pytest.raises(FileNotFoundError):
+        Lookups(tmp_path, nfs=True).at(tmp_path / "a", failing(*[errno.ENOENT] * 99), presence=True)
+    assert pauses == sorted(pauses)
+    assert len(pauses) == len(asked) - 1 == TRIES - 1
+    assert sum(pauses) < 1
+
+
 def test_other_errors_are_no_miss(asked: list[Path]) -> None:
     """They are told at once."""
     assert [told(code, nfs=True) for code in (errno.EIO, errno.EACCES, errno.ETIMEDOUT)] == [

@@ -1,11 +1,12 @@
 """Reading mountinfo: which mount a folder stands in, and what its options mean. Lines are those of real kernels."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from msrcache.storage import mounts as module
-from msrcache.storage.mounts import Mount, covering, mount_of, parse, remarks
+from msrcache.storage.mounts import Mount, covering, mount_named, mount_of, parse, remarks
 
 ROOT = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n"
 NFS = (
@@ -144,7 +145,18 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert linked.kind == "proc"
 
 
+def test_a_mount_is_found_by_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file system is asked: the folder may be on a file server that hangs, or not be there."""
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(ROOT + NFS.format(point="/mnt/not/there", flags="rw", options=""))
+    monkeypatch.setattr(module, "MOUNTINFO", mountinfo)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: pytest.fail("a file system was asked"))
+    named = [mount_named(Path(path)) for path in ("/mnt/not/there/a/b", "/mnt/not")]
+    assert [mount is not None and mount.nfs for mount in named] == [True, False]
+
+
 def test_a_kernel_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No mountinfo, no mount: nothing is said of it."""
     monkeypatch.setattr(module, "MOUNTINFO", tmp_path / "absent")
     assert mount_of(tmp_path) is None
+    assert mount_named(tmp_path) is None
