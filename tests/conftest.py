@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from tests.stage.azureservice import RunningAzure, azurite
 from tests.stage.engines import Containerd, Docker, containerd_daemon, docker_daemon
 from tests.stage.registries import Kind, RunningRegistry, registry
 from tests.stage.tokens import TokenServer, token_server
@@ -49,3 +50,10 @@ async def containerd() -> AsyncIterator[Containerd]:
     """One containerd for all tests: forget what you pull."""
     async with containerd_daemon() as daemon:
         yield daemon
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def azure_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningAzure]:
+    """One Azurite for all tests, each with a container of its own."""
+    async with azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running

@@ -30,6 +30,7 @@ _SECRET_KEYS: Final = frozenset(
         "clientsecret",
         "privatekeydata",
         "sessiontoken",
+        "sastoken",
     }
 )
 _USERINFO: Final = re.compile(r"(?<=//)\S*@")

@@ -38,6 +38,7 @@ def test_every_secret_of_the_model_is_masked_in_messages() -> None:
         ("storage", "s3", "secretkey"),
         ("storage", "s3", "accesskey"),
         ("storage", "azure", "accountkey"),
+        ("storage", "azure", "sastoken"),
         ("storage", "gcs", "credentials", "private_key"),
         ("storage", "swift", "password"),
         ("storage", "oss", "accesskeysecret"),

@@ -43,6 +43,11 @@ def find(name: str) -> Path | None:
         if built == name:
             path = cache_folder() / f"{name}-{version}" / name
             return path if path.exists() else None
+    for line in (PROJECT / "scripts/npm-tools.txt").read_text().splitlines():
+        program, version, package = line.split()
+        if program == name:
+            path = cache_folder() / f"{package}-{version}" / "node_modules/.bin" / name
+            return path if path.exists() else None
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM}")
     return Path(found) if found else None
 
