@@ -1,6 +1,7 @@
 """The size limits of the house: what is too long to be read at one go is cut up."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,9 @@ def test_protocols_stay_small() -> None:
     grown = {}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
+            if isinstance(node, ast.ClassDef) and any(
+                re.match(r"Protocol\b", ast.unparse(base)) for base in node.bases
+            ):
                 methods = [m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)]
                 if len(methods) > PROTOCOL_METHODS:
                     grown[f"{named(path)}:{node.name}"] = len(methods)

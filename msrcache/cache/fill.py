@@ -147,6 +147,7 @@ class Fill:
         self._kitchen = kitchen
         self._hasher = Hasher(pull.digest.algorithm)
         self._error: BaseException | None = None
+        self._begun = asyncio.Event()
         self._opened = asyncio.Event()
         self._publishing: asyncio.Task[None] | None = None
         self._given_up = False
@@ -163,6 +164,10 @@ class Fill:
         finally:
             self.holders -= 1
             await self._let_go()
+
+    async def begun(self) -> None:
+        """Returns when it has left the queue: its turn has come, or it was dropped."""
+        await self._begun.wait()
 
     async def opened(self) -> Tail:
         """The tail, once the upstream's headers are known. Raises what ended the fill before that."""
@@ -197,6 +202,7 @@ class Fill:
         `poured` is called when all bytes are here and verified, and only the store is still at work.
         """
         error: BaseException | None = None
+        self._begun.set()
         try:
             await self._spooled(poured)
         except asyncio.CancelledError as cancelled:
@@ -333,8 +339,10 @@ class Fill:
 
     def _finish(self, error: BaseException | None) -> None:
         self.state = "ended"
+        self.closed = True  # whoever looks for a fill now must not find this one, and ask it for ever
         self._error = self._error or error
         self.ending = ending_of(error)
+        self._begun.set()
         self._opened.set()
         metrics = self._kitchen.metrics
         metrics.fills_total.labels(self.ending.value).inc()

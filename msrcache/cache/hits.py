@@ -44,7 +44,7 @@ class Hits:
         kitchen: Kitchen,
         redirects: Redirects,
         *,
-        heal: Callable[[BlobPull, Span], AsyncIterator[bytes]],
+        heal: Callable[[BlobPull, Span], AsyncIterator[bytes | memoryview]],
     ) -> None:
         """`heal` brings a span by another way, when reading the stored blob failed under its reader."""
         self._upstream = kitchen.upstream
@@ -118,7 +118,7 @@ class Hits:
             resume=lambda offset: self._reread(pull, Span(offset, span.stop)),
         )
 
-    async def _reread(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes]:
+    async def _reread(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes | memoryview]:
         """The rest of a blob whose local file could not be read under the server: from the store, else as if it had
         failed too.
         """
@@ -134,8 +134,8 @@ class Hits:
         except StorageError as error:
             self._missed(pull, error)
         if offset < span.stop:
-            async for chunk in self._heal(pull, Span(offset, span.stop)):
-                yield chunk
+            async for rest in self._heal(pull, Span(offset, span.stop)):
+                yield rest
 
     async def _opened(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool) -> Blob:
         try:

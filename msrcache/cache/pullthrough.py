@@ -28,7 +28,7 @@ from msrcache.oci.digest import Hasher
 from msrcache.oci.errors import RegistryError, UpstreamUnavailable
 from msrcache.oci.pulls import BlobPull, Catalog, ManifestPull, Ping, Referrers, TagsList
 from msrcache.oci.ranges import RangeRequest, Span
-from msrcache.oci.registry import Answer, Blob, Elsewhere, Manifest, Outcome, Resolution
+from msrcache.oci.registry import Answer, Blob, Elsewhere, FileSpan, Manifest, Outcome, Resolution
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import TRAIL
 
@@ -120,7 +120,7 @@ class PullThrough:
         else:
             await self._hits.admit(pull)
 
-    async def _resumed(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes]:
+    async def _resumed(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes | memoryview]:
         """The rest of a stored blob whose file could not be read under the server: from a fill, which heals it."""
         log.error(
             "stored blob could not be read to its end, fetching it", digest=str(pull.digest), at=span.start
@@ -130,7 +130,7 @@ class PullThrough:
             blob = await self._filled(part, stack)
             assert not isinstance(blob.body, Elsewhere)
             async for chunk in blob.body:
-                if isinstance(chunk, bytes):
+                if not isinstance(chunk, FileSpan):
                     yield chunk
                     continue
                 async for piece in self._kitchen.spool.read(chunk):
@@ -167,14 +167,9 @@ class PullThrough:
 
     async def _turn(self, fill: Fill) -> Tail:
         """The fill's tail. Raises TimeoutError when it has not had its turn in time, or what ended it."""
-        opened = asyncio.ensure_future(fill.opened())
-        try:
-            done, _ = await asyncio.wait({opened}, timeout=self._kitchen.settings.queue)
-            if not done and fill.state == "queued":
-                raise TimeoutError
-            return await opened
-        finally:
-            opened.cancel()
+        async with asyncio.timeout(self._kitchen.settings.queue):
+            await fill.begun()
+        return await fill.opened()
 
     async def _followed(
         self, pull: BlobPull, stack: AsyncExitStack, fill: Fill, tail: Tail, outcome: Outcome
@@ -197,7 +192,9 @@ class PullThrough:
             resume=lambda offset: self._unspooled(pull, span, tail.size, offset),
         )
 
-    async def _unspooled(self, pull: BlobPull, span: Span, size: int, offset: int) -> AsyncIterator[bytes]:
+    async def _unspooled(
+        self, pull: BlobPull, span: Span, size: int, offset: int
+    ) -> AsyncIterator[bytes | memoryview]:
         """The rest for a reader of a fill whose spool file could not be read under the server.
 
         A reader of the whole blob was promised right bytes, and nobody knows the hash of what it has got: all is

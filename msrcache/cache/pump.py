@@ -14,11 +14,11 @@ from msrcache.cache.spool import Spool
 from msrcache.cache.tail import Tail
 from msrcache.oci.digest import Hasher
 from msrcache.oci.ranges import Span
-from msrcache.oci.registry import Chunk
+from msrcache.oci.registry import Chunk, FileSpan
 
 MIB = 1 << 20
 BATCH = MIB
-QUEUED = 4 * MIB
+QUEUED = 2 * MIB
 LINGER = 0.002
 REHASHED = 4 * MIB
 
@@ -34,7 +34,7 @@ class Pump:
         self._spool = spool
         self._tail = tail
         self._hasher = hasher
-        self._batch: list[bytes] = []
+        self._batch: list[bytes | memoryview] = []
         self._queued = 0
         self._ended = False
         self._full = asyncio.Event()
@@ -60,7 +60,7 @@ class Pump:
         writing = asyncio.create_task(self._write_batches())
         try:
             async for chunk in body:
-                assert isinstance(chunk, bytes), "an upstream sends bytes, not files"
+                assert not isinstance(chunk, FileSpan), "an upstream sends bytes, not files"
                 self._add(chunk)
                 if self._tail.written + self._queued > self._tail.size:
                     break  # more than was announced: the digest cannot be right, and the disk is not endless
@@ -75,14 +75,14 @@ class Pump:
             await finish(writing)
         writing.result()
 
-    def _add(self, chunk: bytes) -> None:
+    def _add(self, chunk: bytes | memoryview) -> None:
         self._batch.append(chunk)
         self._queued += len(chunk)
         if self._queued >= BATCH or self._tail.written == 0:
             self._full.set()  # the first bytes wait for nothing: somebody wants to see them
         elif self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(LINGER, self._full.set)
-        if self._queued >= QUEUED:
+        if self._queued >= QUEUED or self._tail.written == 0:
             self._room.clear()
 
     async def _write_batches(self) -> None:
@@ -98,11 +98,11 @@ class Pump:
                 raise WriteFailed(f"spool {self._spool.path}: {error.strerror}") from error
             self._spool.wrote(count)
             self._tail.advance(offset + count)
+            self._room.set()
 
-    def _take(self) -> tuple[list[bytes], int]:
+    def _take(self) -> tuple[list[bytes | memoryview], int]:
         batch, count = self._batch, self._queued
         self._batch, self._queued = [], 0
-        self._room.set()
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -133,7 +133,7 @@ async def finish(task: "asyncio.Task[None]") -> None:
         raise asyncio.CancelledError
 
 
-def _write(fd: int, batch: Sequence[bytes], offset: int, hasher: Hasher) -> None:
+def _write(fd: int, batch: Sequence[bytes | memoryview], offset: int, hasher: Hasher) -> None:
     """All of the batch at the offset, then hashed: on an error the hasher still stands where the file did."""
     buffers = [memoryview(chunk) for chunk in batch]
     while buffers:

@@ -63,7 +63,9 @@ class Reading:
             yield FileSpan(tail.fd, offset, stop)
             offset = stop
 
-    async def direct(self, span: Span, size: int, hasher: Hasher | None) -> AsyncGenerator[bytes, None]:
+    async def direct(
+        self, span: Span, size: int, hasher: Hasher | None
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """``span`` from the upstream. ``hasher`` has read what precedes it, if the whole blob is to be verified."""
         pull = replace(self._pull, head=False, range=RangeRequest(span.start, span.stop - 1))
         if span == Span.whole(size):
@@ -82,25 +84,29 @@ class Reading:
 
 async def verified(
     body: AsyncIterator[Chunk], pull: BlobPull, hasher: Hasher | None, size: int
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | memoryview, None]:
     """The body, its last byte held back until the digest is right; as it is where there is no hasher."""
-    held = b""
+    held: bytes | memoryview = b""
     async for chunk in body:
-        assert isinstance(chunk, bytes), "an upstream sends bytes, not files"
+        assert not isinstance(chunk, FileSpan), "an upstream sends bytes, not files"
         if hasher is None:
             yield chunk
             continue
         await _update(hasher, chunk)
-        ready, held = held + chunk[:-1], chunk[-1:]
-        if ready:
-            yield ready
+        if not chunk:
+            continue
+        if held:
+            yield held
+        if len(chunk) > 1:
+            yield chunk[:-1]
+        held = chunk[-1:]
     if hasher is not None:
         hasher.verify(pull.digest, size)
         if held:
             yield held
 
 
-async def _update(hasher: Hasher, chunk: bytes) -> None:
+async def _update(hasher: Hasher, chunk: bytes | memoryview) -> None:
     if len(chunk) > LARGE:
         await asyncio.to_thread(hasher.update, chunk)
     else:

@@ -14,9 +14,11 @@ import asyncio
 import fcntl
 import os
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,8 @@ LEFTOVER_AGE = 24 * 3600.0
 """Seconds after which what a dead process left is dropped instead of continued."""
 
 READ = 1 << 20
+NICER = 5
+"""How much lower than the loop's the priority of the spool's threads is."""
 
 T = TypeVar("T")
 
@@ -80,7 +84,7 @@ class Spool:
         self.used = 0
         self._unwritten = 0
         self._size = size
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool", initializer=_yield_to_the_loop)
         self._leftovers: dict[Digest, Leftover] = {}
 
     def __repr__(self) -> str:
@@ -177,6 +181,15 @@ class Spool:
     async def close(self) -> None:
         """End the threads once what they are doing is done."""
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def _yield_to_the_loop() -> None:
+    """Where cores are few, a thread that hashes must not be what a reader's next byte waits for.
+
+    Linux takes a thread's id here, and lets everybody be nicer.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICER)
 
 
 def _take_stock(path: Path) -> dict[Digest, Leftover]:

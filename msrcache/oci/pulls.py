@@ -5,8 +5,9 @@ specification 1.1. Who may pull, and where from, is decided elsewhere.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar, Final, Self
 
 from msrcache.oci.digest import Digest
@@ -26,6 +27,10 @@ LARGEST_PAGE: Final = 10_000
 """The largest `n` that is passed on; the upstream's Link header leads to the rest."""
 
 _NUMBER: Final = re.compile(r"[0-9]+")
+
+REMEMBERED: Final = 2048
+USUAL: Final = 2048
+"""Bytes of an Accept that is remembered when it has been read."""
 
 Rest = tuple[tuple[str, str], ...]
 """Parameters that only the upstream knows: its Link to a next page may lead by `next_page=` as well as by `last=`."""
@@ -152,15 +157,14 @@ def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: 
     name, word, tail = _split(path)
     match word:
         case "manifests":
-            return _manifest(name, tail, accept=tuple(_listed(headers, "accept")), head=method == "HEAD")
+            manifest = _manifest(name, tail, head=method == "HEAD")
+            accept = _accepted(headers)
+            return replace(manifest, accept=accept) if accept else manifest
         case "blobs":
-            digest = Digest.parse(tail)
-            wanted = (
-                _range(headers, digest) if method == "GET" else None
-            )  # RFC 9110 14.2: Range is for GET only
-            return BlobPull(
-                repository=Repository.parse(name), digest=digest, range=wanted, head=method == "HEAD"
-            )
+            blob = _blob(name, tail, head=method == "HEAD")
+            # RFC 9110 14.2: Range is for GET only.
+            wanted = _range(headers, blob.digest) if method == "GET" else None
+            return blob if wanted is None else replace(blob, range=wanted)
         case "tags" if tail == "list":
             n, last, rest = _page(query), _first(query, "last"), _rest(query, "n", "last")
             return TagsList(repository=Repository.parse(name), n=n, last=last, rest=rest)
@@ -180,30 +184,43 @@ def _split(path: str) -> tuple[str, str, str]:
     return name, word, tail
 
 
-def _manifest(name: str, reference: str, *, accept: tuple[str, ...], head: bool) -> ManifestPull:
+# The same few names are asked for over and over. What is no name raises, and is not remembered.
+@lru_cache(REMEMBERED)
+def _manifest(name: str, reference: str, *, head: bool) -> ManifestPull:
     repository = Repository.parse(name)
     try:
         parsed = parse_reference(reference)
     except TagInvalid as error:
         raise ManifestUnknown(error.message) from None
-    return ManifestPull(repository=repository, reference=parsed, accept=accept, head=head)
+    return ManifestPull(repository=repository, reference=parsed, head=head)
+
+
+@lru_cache(REMEMBERED)
+def _blob(name: str, digest: str, *, head: bool) -> BlobPull:
+    parsed = Digest.parse(digest)
+    return BlobPull(repository=Repository.parse(name), digest=parsed, head=head)
+
+
+def _accepted(headers: Mapping[str, str]) -> tuple[str, ...]:
+    lines = ",".join(_lines(headers, "accept"))
+    return _listed(lines) if len(lines) <= USUAL else _listed.__wrapped__(lines)
+
+
+@lru_cache(REMEMBERED)
+def _listed(line: str) -> tuple[str, ...]:
+    return tuple(entry for part in line.split(",") if (entry := part.strip()))
 
 
 def _range(headers: Mapping[str, str], digest: Digest) -> RangeRequest | None:
-    condition = next(_lines(headers, "if-range"), None)
+    condition = next(iter(_lines(headers, "if-range")), None)
     # RFC 9110 13.1.5: only our own entity tag, the quoted digest, keeps the range; no date, no other tag.
     if condition is not None and condition.strip('" \t') != str(digest):
         return None
     return parse_range(",".join(_lines(headers, "range")))
 
 
-def _lines(headers: Mapping[str, str], wanted: str) -> Iterator[str]:
-    return (value for name, value in headers.items() if name.lower() == wanted)
-
-
-def _listed(headers: Mapping[str, str], wanted: str) -> Iterator[str]:
-    entries = (entry.strip() for line in _lines(headers, wanted) for entry in line.split(","))
-    return (entry for entry in entries if entry)
+def _lines(headers: Mapping[str, str], wanted: str) -> list[str]:
+    return [value for name, value in headers.items() if name.lower() == wanted]
 
 
 def _first(query: Mapping[str, Sequence[str]], key: str) -> str | None:

@@ -51,7 +51,8 @@ class FileSpan:
     stop: int
 
 
-Chunk = bytes | FileSpan
+Chunk = bytes | memoryview | FileSpan
+"""Bytes that nobody writes again (the reader may keep them), or a part of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Blob:
     span: Span
     outcome: Outcome
     body: AsyncIterator[Chunk] | Elsewhere
-    resume: Callable[[int], AsyncIterator[bytes]] | None = None
+    resume: Callable[[int], AsyncIterator[bytes | memoryview]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from multidict import CIMultiDict
 
-from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.errors import CONTENT_TYPE, RegistryError, Unauthorized
 from msrcache.oci.registry import Answer, Outcome
 from msrcache.server.exchange import Exchange
+from msrcache.server.sent import send
 
 API_VERSION: Final = "registry/2.0"
 ALWAYS: Final = "max-age=31536000"
 """A blob never changes; Docker Registry's own value."""
+SMALL: Final = 256 * 1024
+"""Bytes of a body up to which an answer is written in one piece."""
 LINK: Final = re.compile(r"<([^<>]*)>(.*)", re.DOTALL)
 
 
@@ -46,15 +49,28 @@ async def answer(
     merged = heading(exchange, headers)
     if exchange.request.method == "HEAD" or status == 304:
         merged.setdefault("Content-Length", str(len(body)))
-        response = web.Response(status=status, headers=merged)
+        body = b""
     else:
-        response = web.Response(status=status, headers=merged, body=body)
-        exchange.sent = len(body)
+        merged["Content-Length"] = str(len(body))
+        merged.setdefault("Content-Type", OCTETS)
+    if len(body) > SMALL:
+        return await _answer_large(exchange, status, merged, body)
+    response = await send(exchange.request, status, merged, body, closing=exchange.closing)
+    exchange.answering(status)
+    exchange.sent = len(body)
+    return response
+
+
+async def _answer_large(
+    exchange: Exchange, status: int, headers: CIMultiDict[str], body: bytes
+) -> web.StreamResponse:
+    response = web.Response(status=status, headers=headers, body=body)
     if exchange.closing:
         response.force_close()
     await response.prepare(exchange.request)
     exchange.answering(status)
     await response.write_eof()
+    exchange.sent = len(body)
     return response
 
 

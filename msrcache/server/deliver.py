@@ -77,7 +77,8 @@ class Delivery:
             cast("StreamWriter", writer), transport, reader=self.reader, stall=exchange.settings.limits.stall
         )
         try:
-            await _pour(sender, blob, body)
+            async with sender.watched():
+                await _pour(sender, blob, body)
             await response.write_eof()
         except Cut:
             raise

@@ -17,8 +17,9 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from aiohttp.http import StreamWriter
@@ -29,8 +30,8 @@ T = TypeVar("T")
 
 KIB: Final = 1024
 SMALL: Final = 4 * KIB
-WINDOW: Final = 1024 * KIB
-CALLS_BEFORE_YIELD: Final = 16
+WINDOW: Final = 2048 * KIB
+CALLS_BEFORE_YIELD: Final = 4
 SLOW_PIECE: Final = 64 * KIB
 FAST_PIECE: Final = 256 * KIB
 FAST: Final = 0.05
@@ -112,18 +113,48 @@ class Sender:
         self._piece = SLOW_PIECE
         self._run = 0
         self._seeing = True
+        self._byte = [bytearray(1)]
+        self._loop = asyncio.get_running_loop()
+        self._waiting: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         sock = transport.get_extra_info("socket")
         self._direct = sock is not None and transport.get_extra_info("sslcontext") is None
         self._socket = sock.fileno() if self._direct else -1
         # 1 and not 0, with which the drain under TLS would never end.
         transport.set_write_buffer_limits(high=1)
 
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """While this context is open, a client that takes nothing for the stall time ends it with Stalled.
+
+        One timer an answer, not one a write: those were a third of what a full socket cost.
+        """
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._watch(scope)
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise Stalled from None
+            raise
+
+    def _watch(self, scope: asyncio.Timeout) -> None:
+        now = self._loop.time()
+        due = (now if self._waiting is None else self._waiting) + self._stall
+        if due <= now:
+            scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(due, self._watch, scope)
+
     def finish(self) -> None:
         """Leave the connection as it was, for its next request."""
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._transport.is_closing():
             self._transport.set_write_buffer_limits()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Send bytes. Raises Gone or Stalled."""
         view = memoryview(data)
         while view:
@@ -142,18 +173,18 @@ class Sender:
 
     async def _sendfile(self, span: FileSpan) -> int:
         """Send past the transport; returns where it ended: before the end where sendfile is refused."""
-        offset, window, calls, full = span.start, span.start, 0, False
+        offset, calls, full = span.start, 0, False
         while self._direct and offset < span.stop:
             if full or self._transport.get_write_buffer_size():
                 size = min(SMALL, span.stop - offset)
                 offset += await self._write(await self._read(span.fd, offset, size))
                 full = False
                 continue
-            if offset >= window:
-                window = min(offset + WINDOW, span.stop)
-            await self._warm(span.fd, offset, window)
-            count = self._splice(span.fd, offset, window - offset)
-            full = count < window - offset
+            stop = min(offset + WINDOW, span.stop)
+            if not self._there(span.fd, stop):
+                await self._warm(span.fd, offset, stop)
+            count = self._splice(span.fd, offset, stop - offset)
+            full = count < stop - offset
             offset += count
             calls += 1
             if calls % CALLS_BEFORE_YIELD == 0:
@@ -181,18 +212,25 @@ class Sender:
         if self._transport.is_closing():
             raise Gone
 
+    def _there(self, fd: int, stop: int) -> bool:
+        """Whether the window up to `stop` can be read without a disk; its last byte speaks for it."""
+        return self._peek(fd, self._byte, stop - 1) > 0
+
+    def _peek(self, fd: int, into: list[bytearray], offset: int) -> int:
+        """How much of it the page cache gave at once; 0 where a thread must read, which also finds the end."""
+        if not self._seeing:
+            return 0
+        try:
+            return os.preadv(fd, into, offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as cause:
+            if cause.errno not in REFUSED:
+                raise ReadFailed(cause) from cause
+            self._seeing = False
+            return 0
+
     async def _warm(self, fd: int, offset: int, stop: int) -> None:
-        """Return when the window up to `stop` can be read without a disk; its last byte speaks for it."""
-        if self._seeing:
-            try:
-                if os.preadv(fd, [bytearray(1)], stop - 1, os.RWF_NOWAIT):
-                    return
-            except BlockingIOError:
-                pass
-            except OSError as cause:
-                if cause.errno not in REFUSED:
-                    raise ReadFailed(cause) from cause
-                self._seeing = False
         try:
             await self._reader.warm(fd, offset, stop - offset, seeing=self._seeing)
         except OSError as cause:
@@ -200,18 +238,9 @@ class Sender:
 
     async def _read(self, fd: int, offset: int, size: int) -> bytes | bytearray:
         """Bytes of the file: from the page cache at once, else by a thread. Never empty."""
-        if self._seeing:
-            try:
-                found = bytearray(size)
-                count = os.preadv(fd, [found], offset, os.RWF_NOWAIT)
-                if count:
-                    return found if count == size else found[:count]
-            except BlockingIOError:
-                pass
-            except OSError as cause:
-                if cause.errno not in REFUSED:
-                    raise ReadFailed(cause) from cause
-                self._seeing = False
+        found = bytearray(size if self._seeing else 0)
+        if count := self._peek(fd, [found], offset):
+            return found if count == size else found[:count]
         try:
             data = await self._reader.read(fd, offset, size, seeing=self._seeing)
         except OSError as cause:
@@ -224,20 +253,18 @@ class Sender:
         """The ordinary way; returns the size when the transport holds nothing of it any more."""
         self._look()
         size = len(data)
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
+        self._waiting = begun = self._loop.time()
         try:
             await self._writer.write(data, drain=False)
             del data
             if self._transport.get_write_buffer_size():
-                async with asyncio.timeout(self._stall):
-                    await self._emptied()
-        except TimeoutError:
-            raise Stalled from None
+                await self._emptied()
         except ConnectionError:
             raise Gone from None
+        finally:
+            self._waiting = None
         self._look()
-        self._pace(size, loop.time() - begun)
+        self._pace(size, self._loop.time() - begun)
         self.sent += size
         return size
 

@@ -34,7 +34,7 @@ class Piece:
     size: int | None
     etag: str = ""
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """The next bytes; b"" at a clean end. Raises Break."""
         data = await self.reply.read()
         self.at += len(data)
@@ -91,7 +91,7 @@ class ResumingBody:
     def __aiter__(self) -> "ResumingBody":
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> bytes | memoryview:
         while self._offset < self._span.stop:
             piece = self._piece or await self._another()
             data = await self._read(piece)
@@ -106,7 +106,7 @@ class ResumingBody:
         if piece is not None:
             piece.close()
 
-    async def _read(self, piece: Piece) -> bytes:
+    async def _read(self, piece: Piece) -> bytes | memoryview:
         """Bytes that belong to the span, b"" where the piece gave none: it was skipped, or it is over."""
         try:
             data = await piece.read()
@@ -187,9 +187,9 @@ class ResumingBody:
         piece = self._piece
         if piece is not None and piece.stop is None and self._span.stop == self._size:
             try:
-                more = await piece.read()
+                more = bool(await piece.read())
             except Break:
-                more = b""  # all that is wanted came, and how the connection ends is no matter
+                more = False  # all that is wanted came, and how the connection ends is no matter
             if more:
                 self.close()
                 raise UpstreamBroken(

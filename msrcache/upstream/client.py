@@ -127,7 +127,10 @@ class Upstream:
             if etag:
                 headers["If-Range"] = etag
         request = Request(method="GET", path=_blob_path(pull), headers=headers)
-        return read_piece(await self._route.open(request, pull), ranged=wanted is not None, host=self.name)
+        reply = await self._route.open(request, pull)
+        piece = read_piece(reply, ranged=wanted is not None, host=self.name)
+        reply.stream()
+        return piece
 
     def _check_start(self, piece: Piece, span: Span) -> None:
         if piece.at not in {0, span.start}:

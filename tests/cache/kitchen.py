@@ -21,7 +21,7 @@ from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
-from msrcache.oci.registry import Blob, Elsewhere
+from msrcache.oci.registry import Blob, Elsewhere, FileSpan
 from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.memory import Memory
 from msrcache.storage.store import Store
@@ -99,7 +99,7 @@ class Cache:
         assert not isinstance(blob.body, Elsewhere)
         data = b""
         async for chunk in blob.body:
-            if isinstance(chunk, bytes):
+            if not isinstance(chunk, FileSpan):
                 data += chunk
             else:
                 data += b"".join([piece async for piece in self.spool.read(chunk)])

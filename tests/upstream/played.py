@@ -14,7 +14,7 @@ from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository, Tag
 from msrcache.oci.pulls import BlobPull, ManifestPull
 from msrcache.oci.ranges import RangeRequest
-from msrcache.oci.registry import SERVICE, Blob, Credential, Right
+from msrcache.oci.registry import SERVICE, Blob, Credential, FileSpan, Right
 from msrcache.telemetry.metrics import Metrics
 from msrcache.upstream.client import Upstream
 from msrcache.upstream.settings import UpstreamSettings
@@ -205,9 +205,9 @@ def byte_ranges(data: bytes, asked: Asked) -> Say:
 async def read(blob: Blob) -> bytes:
     """The whole body."""
     assert not hasattr(blob.body, "url")
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     async for chunk in blob.body:
-        assert isinstance(chunk, bytes)
+        assert not isinstance(chunk, FileSpan)
         assert chunk, "no chunk is ever empty"
         parts.append(chunk)
     return b"".join(parts)
