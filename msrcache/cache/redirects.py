@@ -107,6 +107,7 @@ class Redirects:
         self._ways = {way: metrics.redirects_total.labels(way.value) for way in Way}
         self._bytes = metrics.redirected_bytes_total
         self._looks: Flights[Digest, int] = Flights()
+        self._without_urls_until = 0.0
         self._urls: OrderedDict[tuple[Digest, str], tuple[str, float]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -156,6 +157,8 @@ class Redirects:
         """Why a hit is streamed, as far as that is known without a URL."""
         if endpoint is None:
             return Way.CLIENT
+        if self._clock.monotonic() < self._without_urls_until and not self._settings.base:
+            return Way.UNSIGNED
         if not self._store.readable:
             return Way.SICK
         return Way.SMALL if size is not None and size < self._settings.threshold else None
@@ -172,7 +175,9 @@ class Redirects:
         except StorageError as error:
             log.warning("no redirect: the URL could not be signed", digest=str(digest), error=str(error))
             return None
-        if made is not None:
+        if made is None:
+            self._without_urls_until = now + REUSED  # such a driver is not asked for each hit
+        else:
             self._keep((digest, endpoint), made, now)
         return made
 

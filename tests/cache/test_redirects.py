@@ -251,3 +251,21 @@ async def test_a_url_is_signed_once_a_minute(monkeypatch: pytest.MonkeyPatch) ->
             stage.presence.saw(Digest.of(data), 1)
             assert await stage.sent(blob_pull(Digest.of(data), address=HOME)) is not None
         assert len(stage.redirects._urls) == 2
+
+
+async def test_a_driver_without_urls_is_asked_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files have no URL: that costs a hit nothing. A base that a reload brings is used at once."""
+    asked: list[str] = []
+
+    async def presign(driver: Signing, key: str, ttl: float, *, endpoint: str = "") -> None:
+        asked.append(key)
+
+    monkeypatch.setattr(Signing, "presign", presign)
+    async with _stage() as stage:
+        for seconds, times in ((0, 1), (59, 1), (1, 2)):
+            stage.clock.advance(seconds)
+            assert await stage.sent(blob_pull(DIGEST)) is None
+            assert len(asked) == times
+        assert stage.ways() == {"unsigned": 3}
+        stage.redirects.change(RedirectSettings(base="https://cdn.test"))
+        assert await stage.sent(blob_pull(DIGEST)) == f"https://cdn.test/{KEY}"

@@ -3,6 +3,7 @@
 The service is named `localhost`: crane refuses redirects to another host that is a private address.
 """
 
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.clients import ran
 from tests.stage.engines import Containerd, Docker
 from tests.stage.images import Image
-from tests.stage.process import until
+from tests.stage.process import free_port, listens, running, until
 from tests.stage.push import push
 from tests.stage.registries import RunningRegistry
 from tests.stage.s3services import RunningS3, versitygw
@@ -147,3 +148,49 @@ async def test_objects_that_were_deleted_are_stored_again(tmp_path: Path, stand:
         return path.exists()
 
     await until(there, what="the object that was stored again")
+
+
+NGINX = """\
+daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log stderr;
+events {{ worker_connections 64; }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  server {{ listen 127.0.0.1:{port}; location / {{ root {data}; }} }}
+}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def _files_at(folder: Path, data: Path) -> AsyncIterator[str]:
+    """nginx that serves a folder as it is; its URL."""
+    port = free_port()
+    for path in (folder, data):
+        path.mkdir(parents=True, exist_ok=True)
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, data=data))
+    argv: list[str | Path] = [need("nginx"), "-c", config, "-p", folder]
+    async with running("nginx", argv, ready=lambda: listens(port), log=folder / "nginx.log"):
+        yield f"http://localhost:{port}"
+
+
+async def test_a_host_of_the_operators_own_sends_the_blobs(
+    tmp_path: Path, open_registry: RunningRegistry
+) -> None:
+    """Docker Registry's middleware `redirect` over a file-system store: nginx sends the files, real clients follow."""
+    image, data = images.simple_image(3, seed=902), tmp_path / "cache/data"
+    await push(open_registry.url, "lib/app", image, "1")
+    async with _files_at(tmp_path / "nginx", data) as base:
+        sections = {"middleware": {"storage": [{"name": "redirect", "options": {"baseurl": base}}]}}
+        upstream = {"url": open_registry.url}
+        async with cache(tmp_path / "cache", upstream, settings=EVERYTHING, sections=sections) as running:
+            reference = f"{running.host}/lib/app:1"
+            await clients.skopeo_copy(reference, tmp_path / "cold")
+            for digest in image.all_blobs():
+                await _stored(running, digest)
+            assert set(image.all_blobs()) <= _files(await clients.skopeo_copy(reference, tmp_path / "skopeo"))
+            assert set(image.all_blobs()) <= _files(await clients.crane_pull(reference, tmp_path / "crane"))
+    sent = (tmp_path / "nginx/access.log").read_text()
+    for digest in image.all_blobs():
+        assert sent.count(f"/{digest[7:]}/data HTTP") >= 2, digest
