@@ -97,6 +97,9 @@ async def _reread(application: Application, asked: asyncio.Event, again: Callabl
         except (ConfigError, CannotStart) as error:
             application.metrics.config_reloads_total.labels("failed").inc()
             log.error("configuration not taken over: the old one stays", error=str(error))
+        except Exception:  # whatever it was, the process serves on and may be asked again
+            application.metrics.config_reloads_total.labels("failed").inc()
+            log.exception("configuration not taken over, by an error of this program: the old one stays")
         else:
             application.metrics.config_reloads_total.labels("loaded").inc()
             log.info("configuration re-read")

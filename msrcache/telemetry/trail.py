@@ -14,7 +14,7 @@ class Trail:
 
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
-        self.others: list[Trail] = []
+        self.others: tuple[Trail, ...] = ()
 
     def __str__(self) -> str:
         """Their names, separated by commas; empty where none was asked."""
@@ -28,7 +28,7 @@ class Trail:
 
     def follow(self, other: "Trail") -> None:
         """What the other finds, now and later, counts here too."""
-        self.others.append(other)
+        self.others += (other,)
 
 
 # The trail of what this task works for; None where nobody wants to know.
