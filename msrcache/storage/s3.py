@@ -16,6 +16,7 @@ Not here: the SDK (`s3client`), refusals (`s3errors`), how parts are sent (`part
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import aiohttp
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
 from msrcache.storage.driver import ObjectInfo, StreamContent
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.parameters import ParameterError
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
 from msrcache.storage.s3bucket import PIECE, Answer, Body, Bucket, date_of, info_of, sha256
 from msrcache.storage.s3errors import NAME, AlreadyThere, Conflict, NoSuchUpload, OutOfRange
@@ -48,12 +50,23 @@ log = get_logger(__name__)
 def make(given: Mapping[str, object]) -> "S3":
     """The driver for these parameters. Raises ParameterError."""
     found = parameters(given)
+    if found.ca:
+        _check_authority(found.ca)
     if found.skipverify:
         log.warning(
             "storage.s3.skipverify is on: whoever can reach the network between here and the service can read and"
             " change everything that is stored; give the authority as storage.s3.ca instead"
         )
     return S3(found)
+
+
+def _check_authority(path: str) -> None:
+    try:
+        ssl.create_default_context().load_verify_locations(path)
+    except ssl.SSLError:
+        raise ParameterError(f"storage.s3.ca: {path} holds no PEM certificate") from None
+    except OSError as error:
+        raise ParameterError(f"storage.s3.ca: {path} cannot be read: {error.strerror}") from error
 
 
 class S3:

@@ -36,6 +36,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as EndpointError,
 )
+from botocore.parsers import ResponseParserError
 
 from msrcache.storage.errors import StorageError, Unavailable, Unusable
 from msrcache.storage.s3errors import NAME, Answered, CredentialsRefused, Refusal, failure
@@ -167,7 +168,7 @@ class S3Client:
             answer: Mapping[str, Any] = await method(Bucket=self._parameters.bucket, **arguments)
             outcome = answer["ResponseMetadata"]["HTTPStatusCode"]
             return answer
-        except (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, TimeoutError) as error:
             failed = self._failed(name, key, error)
             outcome = failed.result
             raise failed from error
@@ -254,7 +255,7 @@ class S3Client:
         elif isinstance(error, HTTPClientError | EndpointError | aiohttp.ClientError | TimeoutError):
             failed = self._unanswered(name, key, _innermost(error))
         else:
-            failed = StorageError(NAME, key, error, f"{name} could not be asked")
+            failed = StorageError(NAME, key, error, f"{name} could not be asked, or its answer not be read")
         if isinstance(failed, CredentialsRefused):
             self._sdk.forget_credentials()
         return failed
@@ -288,7 +289,8 @@ class S3Client:
 
 
 def _config(given: S3Parameters) -> AioConfig:
-    style = "path" if given.forcepathstyle else "auto"
+    # The SDK's own choice, auto, would sign URLs for the global endpoint, which knows new buckets late.
+    style = "path" if given.forcepathstyle else "virtual"
     return AioConfig(
         http_session_cls=OnceSession,
         signature_version="s3v4" if given.v4auth else "s3",
@@ -303,6 +305,7 @@ def _config(given: S3Parameters) -> AioConfig:
         use_fips_endpoint=given.usefipsendpoint,
         s3={
             "addressing_style": style,
+            "us_east_1_regional_endpoint": "regional",
             "use_accelerate_endpoint": given.accelerate,
             "payload_signing_enabled": False,
         },

@@ -107,6 +107,8 @@ async def test_each_call_is_one_request(service: RunningS3, driver: S3) -> None:
     assert ledger.new() == ["DELETE a/1"]
     await driver.delete("a/1", "a/2", "a/3")
     assert ledger.new() == ["POST"]
+    await driver.delete(*(f"a/{number}" for number in range(1001)))
+    assert ledger.new() == ["POST"] * 2
     with pytest.raises(NotFound):
         await driver.stat("a/1")
     assert ledger.new() == ["HEAD a/1"]

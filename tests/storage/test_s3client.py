@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from msrcache.oci.ranges import Span
 from msrcache.storage.errors import StorageError, Unavailable, Unusable
+from msrcache.storage.parameters import ParameterError
 from msrcache.storage.s3 import S3, make
 from msrcache.storage.s3errors import CredentialsRefused
 from msrcache.storage.s3parameters import parameters
@@ -288,3 +289,25 @@ async def test_requests_are_logged_where_it_is_wanted(script: Scripted) -> None:
         ("HeadObject", "a/key", 200)
     ]
     assert SECRET not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [(None, "cannot be read: No such file"), ("x", "holds no PEM")]
+)
+def test_an_authority_that_is_none_is_told_at_the_start(
+    tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    """With its path, before anything is served."""
+    path = tmp_path / "ca.pem"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ParameterError, match=f"storage.s3.ca: .*ca.pem {sentence}"):
+        make({"bucket": BUCKET, "region": REGION, "ca": str(path)})
+
+
+async def test_an_answer_that_is_no_xml_is_told(script: Scripted) -> None:
+    """A captive portal says 200 and a page: a StorageError, as everything that goes wrong."""
+    script.always(f"/{BUCKET}?list-type=2&prefix=a%2F&encoding-type=url", Turn(body=b"<html>Welcome"))
+    async with driver(script.url) as made:
+        with pytest.raises(StorageError, match="ListObjectsV2"):
+            assert [item async for item in made.list("a")]
