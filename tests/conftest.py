@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from tests.stage.azureservice import RunningAzure, azurite
 from tests.stage.engines import Containerd, Docker, containerd_daemon, docker_daemon
 from tests.stage.registries import Kind, RunningRegistry, registry
+from tests.stage.swiftservices import RunningSwift, swift
 from tests.stage.tokens import TokenServer, token_server
 
 # Hypothesis without its time limits: on a busy machine they are timed assertions.
@@ -43,6 +44,13 @@ async def docker() -> AsyncIterator[Docker]:
     """One Docker daemon for all tests: forget what you pull."""
     async with docker_daemon() as daemon:
         yield daemon
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def swift_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningSwift]:
+    """One OpenStack Swift for all tests, which takes seconds to start: use a container of your own."""
+    async with swift(tmp_path_factory.mktemp("swift")) as service:
+        yield service
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

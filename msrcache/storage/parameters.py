@@ -55,6 +55,17 @@ class Parameters:
             raise self.wrong(name, "should be true or false")
         return word in _TRUE
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """A list of words, or one text in which commas or spaces are between them."""
+        value = self._take(name)
+        if isinstance(value, list | tuple):
+            if not all(isinstance(word, str) for word in value):
+                raise self.wrong(name, "should be a list of words")
+            return tuple(value)
+        if isinstance(value, Mapping):
+            raise self.wrong(name, "should be a list of words")
+        return tuple(str(value or "").replace(",", " ").split())
+
     def mapping(self, name: str) -> Mapping[str, object] | None:
         """A map, or None where there is none."""
         value = self._take(name)

@@ -1,0 +1,1 @@
+"""The Swift driver on a real Swift."""
