@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from msrcache.storage.driver import Driver
+from msrcache.storage.s3 import S3
 from msrcache.storage.s3bucket import Bucket
 from msrcache.storage.s3parameters import SMALLEST_PART, parameters
 from msrcache.storage.s3upload import S3Upload
@@ -25,10 +26,15 @@ class S3Harness:
     def __init__(self, service: RunningS3, bucket: str) -> None:
         self._service = service
         self._bucket = bucket
+        self._first: S3 | None = None
 
     def driver(self) -> Driver:
-        """As Harness."""
-        return self._service.driver(self._bucket, chunksize=self.part, rootdirectory="/some/folder/")
+        """As Harness: connections of its own each; the SDK's megabytes are read once."""
+        if self._first is None:
+            root = "/some/folder/"
+            self._first = self._service.driver(self._bucket, chunksize=self.part, rootdirectory=root)
+            return self._first
+        return self._first.twin()
 
     async def leave_dead_writer(self, key: str) -> None:
         """An upload that nobody completes."""
