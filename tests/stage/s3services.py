@@ -48,13 +48,16 @@ class RunningS3:
         return S3(parameters(self.settings(bucket, port=port, **more)))
 
     def requests(self, bucket: str) -> list[str]:
-        """`METHOD key` of what it was asked of a bucket, in order, from versitygw's own log."""
+        """`METHOD key` of what it was asked of a bucket, in order, from versitygw's own log; without the proof of the
+        store, which may still go on when a cache has started.
+        """
         lines = (line.split(" | ") for line in self.process.log.read_text(errors="replace").splitlines())
         asked = [(part[5].strip(), part[6].strip()) for part in lines if len(part) >= 8]
         return [
             f"{method} {path.removeprefix(f'/{bucket}').removeprefix('/')}".strip()
             for method, path in asked
             if path == f"/{bucket}" or path.startswith(f"/{bucket}/")
+            if not path.startswith(f"/{bucket}/msrcache/probe/")
         ]
 
     async def add_account(self, access: str, secret: str) -> None:
