@@ -61,15 +61,17 @@ async def credential(given: AzureParameters, **more: object) -> Any:
 
 
 def _arguments(identity: Identity) -> Mapping[str, object]:
-    """The constructor's own (pure)."""
+    """The constructor's own (pure). Token services are asked once, the store above retries; a machine's own endpoint is
+    as slow as it says.
+    """
     ids = {"client_id": identity.clientid, "tenant_id": identity.tenantid}
     told = {name: value for name, value in ids.items() if value}
     if identity.kind == CLIENT_SECRET:
-        return {**told, "client_secret": identity.secret}
+        return {**told, "client_secret": identity.secret, "retry_total": 0}
     if identity.kind == MANAGED:
         return {"client_id": identity.clientid} if identity.clientid else {}
     if identity.kind == WORKLOAD:
-        return told
+        return {**told, "retry_total": 0}
     excluded: dict[str, object] = {f"exclude_{name}_credential": True for name in _PEOPLE}
     named = (
         {"managed_identity_client_id": identity.clientid, "workload_identity_client_id": identity.clientid}

@@ -85,6 +85,7 @@ class TestAzurite(OnAzurite):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 class TestLeadingSlash(OnAzurite):
     """Names as Docker Registry 2.8 spells them, beside some of version 3: every key is looked for by both."""
 
