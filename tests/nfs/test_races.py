@@ -10,7 +10,7 @@ from tests.contract.harness import read
 from tests.nfs.harness import on_nodes
 from tests.stage.nodes.fleet import Fleet
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 ROUNDS = 1000
 TOGETHER = 20

@@ -1,6 +1,7 @@
 """Nodes: user-mode Linux kernels that boot from the host's own files (`node.sh` is their init).
 
-A node needs no image and no virtualisation; it sees the host's files read-only. It is ended by its process id.
+A node needs no image and no virtualisation; it sees the host's files read-only. It is ended by its process id, and
+always with its whole group: processes of a node whose kernel alone is killed are let go, and go on as the host's.
 Not here: what a client node does on command (`agent`, and `remote` for the test's side).
 """
 
