@@ -17,6 +17,7 @@ parts are read (`parts`), deadlines and retries (`store`).
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from msrcache.storage.driver import ObjectInfo, StreamContent
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.gcsbucket import ABSENT, PIECE, Bucket, Crc32c, info_of_body, pieces
 from msrcache.storage.gcserrors import NAME, AlreadyThere, OutOfRange
-from msrcache.storage.gcsidentity import Wanted
+from msrcache.storage.gcsidentity import Wanted, trust
 from msrcache.storage.gcsparameters import GcsParameters, parameters
 from msrcache.storage.gcsupload import GcsUpload
+from msrcache.storage.parameters import ParameterError
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
 from msrcache.telemetry.logs import get_logger
 
@@ -50,6 +52,8 @@ log = get_logger(__name__)
 def make(given: Mapping[str, object]) -> "Gcs":
     """The driver for these parameters. Raises ParameterError."""
     found = parameters(given)
+    if found.ca:
+        _check_authority(found.ca)
     if found.skipverify:
         log.warning(
             "storage.gcs.skipverify is on: whoever can reach the network between here and the service can read and"
@@ -62,6 +66,15 @@ def make(given: Mapping[str, object]) -> "Gcs":
             endpoint=found.endpoint,
         )
     return Gcs(found)
+
+
+def _check_authority(path: str) -> None:
+    try:
+        trust(path)
+    except ssl.SSLError:
+        raise ParameterError(f"storage.gcs.ca: {path} holds no PEM certificate") from None
+    except OSError as error:
+        raise ParameterError(f"storage.gcs.ca: {path} cannot be read: {error.strerror}") from error
 
 
 class Gcs:

@@ -5,6 +5,7 @@ Signed URLs: the V4 signature is verified over the request as it came, and its t
 Uploads: pieces follow each other, are multiples of 256 KiB but for the last, and stand as far as they came; the
 service says how far, publishes against the checksum of the whole, and cancels.
 Deletions: a stale generation deletes nothing.
+Permissions: those of the account, by the request; this is our reading of them.
 The objects, their generations, conditions, checksums and ranges are the emulator's. The ledger has what was asked.
 """
 
@@ -27,12 +28,23 @@ import google_crc32c
 from aiohttp import web
 from yarl import URL
 
-from tests.stage.googleaccount import Account, Tokens, Turn
+from tests.stage.googleaccount import EMAIL, Account, Tokens, Turn
 
 ALIGNED = 256 << 10
 OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o(?:/([^/]+))?")
 UPLOAD = re.compile(r"/upload/storage/v1/b/([^/]+)/o")
 HOP = frozenset({"host", "transfer-encoding", "connection", "content-length", "authorization"})
+
+
+NEEDED = {
+    "read": "storage.objects.get",
+    "stat": "storage.objects.get",
+    "list": "storage.objects.list",
+    "write": "storage.objects.create",
+    "begin": "storage.objects.create",
+    "delete": "storage.objects.delete",
+}
+"""The permission for each request; who replaces an object must also be allowed to delete it."""
 
 
 @dataclass(slots=True)
@@ -61,6 +73,8 @@ class Front:
     """May answer instead; lines are the ledger's."""
     lost: Callable[[str], bool] = lambda line: False
     """Whether the reply of what was done is lost."""
+    allowed: set[str] = field(default_factory=lambda: set(NEEDED.values()))
+    """What the account may do."""
     client: aiohttp.ClientSession = field(init=False)
 
     @property
@@ -74,9 +88,16 @@ class Front:
         return [found.key for found in self.sessions.values() if not found.ended and found.published is None]
 
     def said(self, line: str) -> web.Response | None:
-        """Into the ledger; the answer where a test has another."""
+        """Into the ledger; the answer where a test has another, or the account may not."""
         self.ledger.append(line)
-        return self.turn(line)
+        return self.turn(line) or self._denied(NEEDED.get(line.split(" ", maxsplit=1)[0]))
+
+    def _denied(self, permission: str | None) -> web.Response | None:
+        if permission is None or permission in self.allowed:
+            return None
+        text = f"{EMAIL} does not have {permission} access to the Google Cloud Storage object. "
+        text += f"Permission '{permission}' denied on resource (or it may not exist)."
+        return refusal(403, "forbidden", text)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -121,17 +142,23 @@ class Front:
             return await self._begin(request, bucket)
         body = await _as_far_as_it_comes(request, 1 << 40)
         described = body.split(b"\r\n\r\n", 2)[1].partition(b"\r\n")[0]
-        line = f"write {json.loads(described)['name']}"
-        return self.said(line) or await self._forwarded(request, line, body)
+        key = json.loads(described)["name"]
+        if answer := self.said(f"write {key}") or await self._over(request, bucket, key):
+            return answer
+        return await self._forwarded(request, f"write {key}", body)
+
+    async def _over(self, request: web.BaseRequest, bucket: str, key: str) -> web.Response | None:
+        """A refusal where what stands there must not be replaced."""
+        stands, wanted = await self._generation(bucket, key), request.query.get("ifGenerationMatch")
+        if wanted is not None and wanted != stands:
+            return refusal(412, "conditionNotMet", "At least one of the pre-conditions did not hold.")
+        return self._denied("storage.objects.delete") if stands != "0" else None
 
     async def _begin(self, request: web.BaseRequest, bucket: str) -> web.StreamResponse:
         body = await _as_far_as_it_comes(request, 1 << 40)
         key = json.loads(body)["name"]
-        if answer := self.said(f"begin {key}"):
+        if answer := self.said(f"begin {key}") or await self._over(request, bucket, key):
             return answer
-        wanted = request.query.get("ifGenerationMatch", "")
-        if wanted and await self._generation(bucket, key) != wanted:
-            return refusal(412, "conditionNotMet", "At least one of the pre-conditions did not hold.")
         headers = {"Content-Type": "application/json"}
         async with self.client.post(self._there(request), data=body, headers=headers) as begun:
             if begun.status != 200:

@@ -14,6 +14,7 @@ from msrcache.storage.gcs import Gcs, make
 from msrcache.storage.gcsclient import AHEAD, _proxy
 from msrcache.storage.gcserrors import CredentialsRefused
 from msrcache.storage.gcsparameters import parameters
+from msrcache.storage.parameters import ParameterError
 from tests.contract.harness import keys, read
 from tests.stage.certificates import authority
 from tests.stage.gcsfront import refusal
@@ -213,6 +214,14 @@ async def test_a_file_that_is_no_authority_is_told(tmp_path: Path) -> None:
             made.bucket.client.identity.token = _no_token  # type: ignore[method-assign]
             with pytest.raises(StorageError, match=r"storage\.gcs\.ca cannot be used"):
                 await made.stat("a/key")
+
+
+@pytest.mark.parametrize(("name", "words"), [("ca.pem", "holds no PEM"), ("missing.pem", "No such file")])
+def test_a_wrong_authority_is_told_at_the_start(tmp_path: Path, name: str, words: str) -> None:
+    """One sentence with the file's name."""
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(ParameterError, match=f"{name}.*{words}"):
+        make({"bucket": BUCKET, "ca": str(tmp_path / name)})
 
 
 async def _no_token(key: str) -> None:
