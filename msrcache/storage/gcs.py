@@ -18,7 +18,7 @@ parts are read (`parts`), deadlines and retries (`store`).
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -27,11 +27,12 @@ import aiohttp
 
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.errors import Denied, NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.gcsbucket import ABSENT, PIECE, Bucket, Crc32c, info_of_body, pieces
 from msrcache.storage.gcserrors import NAME, AlreadyThere, OutOfRange
 from msrcache.storage.gcsidentity import Wanted, trust
 from msrcache.storage.gcsparameters import GcsParameters, parameters
+from msrcache.storage.gcssituation import told
 from msrcache.storage.gcsupload import GcsUpload
 from msrcache.storage.parameters import ParameterError
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
@@ -162,6 +163,15 @@ class Gcs:
         """As Driver: nothing."""
         del older_than
         return 0
+
+    async def situation(self) -> Sequence[str]:
+        """As Situated: the bucket's settings, where they may be read."""
+        try:
+            return told(self.bucket.given.bucket, await self.bucket.settings())
+        except Denied:
+            return [
+                "the bucket's settings could not be read: that needs storage.buckets.get, which the cache does not"
+            ]
 
     async def close(self) -> None:
         """As Driver."""

@@ -16,12 +16,14 @@ from urllib.parse import quote
 
 import aiohttp
 import google_crc32c
+from multidict import CIMultiDictProxy
 
 from msrcache.storage.driver import ObjectInfo
 from msrcache.storage.errors import StorageError
 from msrcache.storage.gcsclient import Answer, Ask, GcsClient, Payload
 from msrcache.storage.gcserrors import NAME
 from msrcache.storage.gcsparameters import GcsParameters
+from msrcache.storage.gcssituation import FIELDS as FIELDS_OF_BUCKET
 
 PIECE: Final = 64 << 10
 FIELDS: Final = "name,size,generation,updated,crc32c"
@@ -191,6 +193,13 @@ class Bucket:
                 return
             parameters["pageToken"] = token
 
+    async def settings(self) -> Mapping[str, Any]:
+        """The bucket's own, as far as `gcssituation` knows them."""
+        url = self.given.endpoint + self._objects.removesuffix("/o")
+        parameters = {"fields": FIELDS_OF_BUCKET}
+        ask = Ask(operation="buckets.get", key="", method="GET", url=url, parameters=parameters)
+        return (await self.client.call(ask)).document
+
     def _url(self, key: str) -> str:
         return f"{self.given.endpoint}{self._objects}/{quote(self.place(key), safe='')}"
 
@@ -209,13 +218,15 @@ def info_of(answer: Answer) -> ObjectInfo:
     return _info(answer.document)
 
 
-def info_of_body(headers: Mapping[str, str], size: int) -> ObjectInfo:
-    """What the headers before an object's bytes say of it."""
+def info_of_body(headers: CIMultiDictProxy[str], size: int) -> ObjectInfo:
+    """What the headers before an object's bytes say of it; the service has a header for each kind of hash."""
     try:
         modified = parsedate_to_datetime(headers.get("Last-Modified", "")).timestamp()
     except ValueError:
         modified = 0.0
-    hashes = dict(part.strip().partition("=")[::2] for part in headers.get("X-Goog-Hash", "").split(","))
+    hashes = dict(
+        part.strip().partition("=")[::2] for part in ",".join(headers.getall("X-Goog-Hash", ())).split(",")
+    )
     return ObjectInfo(size, modified, headers.get("X-Goog-Generation"), checksum(hashes.get("crc32c")))
 
 

@@ -49,6 +49,10 @@ PAUSE: Final = 5.0
 """Seconds after which what failed is tried again."""
 NO_SIGNING: Final = 600.0
 """Seconds after which an account that may not sign is asked to sign again."""
+SIGNING_AWAY: Final = 30.0
+"""The same where it is not known whether it may."""
+LONGEST_URL: Final = 604_800
+"""Seconds; the service signs for no longer."""
 
 log = get_logger(__name__)
 
@@ -152,7 +156,9 @@ class Identity:
         try:
             return await self._threaded(partial(self._sign, self._credentials, wanted))
         except (GoogleAuthError, requests.RequestException) as error:
-            self._silent_until = loop.time() + NO_SIGNING
+            # The library's words for an answer of the service; other errors are outages.
+            denied = "Error calling the IAM signBlob API" in str(error)
+            self._silent_until = loop.time() + (NO_SIGNING if denied else SIGNING_AWAY)
             log.warning(
                 "URLs cannot be signed, so hits are streamed through the cache; give a keyfile, or let the service"
                 " account sign for itself (iam.serviceAccounts.signBlob)",
@@ -207,7 +213,7 @@ class Identity:
             url: str = blob.generate_signed_url(
                 version="v4",
                 method="GET",
-                expiration=timedelta(seconds=max(1, int(wanted.ttl))),
+                expiration=timedelta(seconds=min(LONGEST_URL, max(1, int(wanted.ttl)))),
                 api_access_endpoint=wanted.endpoint.rstrip("/"),
                 credentials=signing,
             )

@@ -39,6 +39,7 @@ HOP = frozenset({"host", "transfer-encoding", "connection", "content-length", "a
 NEEDED = {
     "read": "storage.objects.get",
     "stat": "storage.objects.get",
+    "bucket": "storage.buckets.get",
     "list": "storage.objects.list",
     "write": "storage.objects.create",
     "begin": "storage.objects.create",
@@ -125,6 +126,7 @@ class Front:
         found = OBJECT.fullmatch(path)
         key = unquote(found[2] or "") if found else path
         word = {"DELETE": "delete", "GET": "read" if "alt" in request.query else "stat"}[request.method]
+        word = word if found else "bucket"
         line = f"{word} {key}" if key else f"list {request.query.get('prefix', '')}".strip()
         if answer := self.said(line):
             return answer

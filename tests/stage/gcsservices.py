@@ -34,10 +34,10 @@ class RunningGcs:
         """A driver of our own on a bucket of it."""
         return Gcs(parameters(self.settings(bucket, port=port, **more)))
 
-    async def make_bucket(self, bucket: str) -> None:
+    async def make_bucket(self, bucket: str, **settings: object) -> None:
         """A new bucket."""
         async with self.front.client.post(
-            f"{self.front.behind}/storage/v1/b", json={"name": bucket}
+            f"{self.front.behind}/storage/v1/b", json={"name": bucket, **settings}
         ) as answer:
             assert answer.status == 200, await answer.text()
 

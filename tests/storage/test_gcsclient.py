@@ -99,7 +99,8 @@ async def test_what_an_answer_says(script: Scripted) -> None:
     """Size, time, generation and checksum of a document, and of the headers before an object's bytes."""
     script.always(STAT, Turn(body=STANDS))
     told = (
-        ("X-Goog-Hash", "crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA=="),
+        ("X-Goog-Hash", "md5=AAAAAAAAAAAAAAAAAAAAAA=="),
+        ("X-Goog-Hash", "crc32c=AAAAAA=="),
         ("X-Goog-Generation", "7"),
         ("Last-Modified", "Tue, 24 Nov 2026 20:00:00 GMT"),
     )
@@ -112,6 +113,18 @@ async def test_what_an_answer_says(script: Scripted) -> None:
             assert (content.info.checksum, content.info.modified) == (info.checksum, info.modified - 0.5)
     assert {request.headers["accept-encoding"] for request in script.ledger} == {"identity"}
     assert {"authorization"} & set().union(*(request.headers for request in script.ledger)) == set()
+
+
+async def test_a_body_is_as_long_as_it_says(script: Scripted) -> None:
+    """The length is told before it, whatever it is made of: nothing is chunked, nothing waits for a 100."""
+    path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=multipart&fields=name%2Csize%2Cgeneration%2Cupdated%2Ccrc32c"
+    script.always(path, Turn(body=STANDS), "POST")
+    async with driver(script.url) as made:
+        await made.put("a/key", b"1" * 200_000)
+    headers = script.ledger[0].headers
+    assert not {"transfer-encoding", "expect", "content-encoding"} & headers.keys()
+    assert 200_000 < int(headers["content-length"]) < 201_000
+    assert headers["user-agent"].startswith("msrcache/")
 
 
 async def test_a_redirect_is_not_followed(script: Scripted) -> None:

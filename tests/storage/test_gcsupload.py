@@ -265,6 +265,30 @@ async def test_an_upload_that_makes_no_way_is_given_up(
     assert service.front.open_sessions == []
 
 
+async def test_cancelled_anywhere_no_upload_is_left(service: RunningGcs, driver: Gcs, spool: Spooler) -> None:
+    """Whichever request the cancellation meets, the upload is cancelled too; only one whose beginning was not answered
+    yet is the service's to drop.
+    """
+    file = spool(pattern(3 * PART + 1))
+    for count in range(1, 6):
+        service.front.ledger.clear()
+        writing = asyncio.create_task(_written(driver, file))
+        while len([line for line in service.front.ledger if line != "token"]) < count and not writing.done():
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        while driver._uploads._tidying:
+            await asyncio.sleep(0)
+        assert service.front.open_sessions == [], service.front.ledger
+        await driver.delete(KEY)
+
+
+async def _written(driver: Gcs, file: SpoolFile) -> None:
+    async with driver.writer(KEY) as writer:
+        await writer.write(file, Span(0, 3 * PART + 1))
+        await writer.commit()
+
+
 def test_pieces_grow_to_a_bound() -> None:
     """Each is a multiple of 256 KiB, the first as configured, none more than eight times as large."""
     from msrcache.storage.gcs import make
