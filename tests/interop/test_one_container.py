@@ -1,7 +1,6 @@
-"""Distribution 3.1 and the cache read what the other wrote into the same Azure container.
+"""Distribution 3.1, Docker Registry 2.8 and the cache read what the others wrote into the same Azure container.
 
-Debian's docker-registry 2.8 is built without its Azure driver; its names are played in tests/storage/test_azurenames.py
-and tests/scenarios/test_azure_store.py.
+Debian builds docker-registry without its Azure driver: 2.8 is built from tests/stage/registry28, for the slow tests.
 """
 
 import contextlib
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.stage import clients, images
-from tests.stage.azureservice import ACCOUNT, KEY, RunningAzure
+from tests.stage.azureservice import ACCOUNT, KEY, RunningAzure, azurite, registry28
 from tests.stage.cacheprocess import RunningCache, cache
+from tests.stage.certificates import Authority, authority
 from tests.stage.images import Image
 from tests.stage.push import push
 from tests.stage.registries import Kind, RunningRegistry, registry
@@ -30,10 +30,11 @@ def container(azure_service: RunningAzure) -> str:
 
 @contextlib.asynccontextmanager
 async def cache_on(
-    service: RunningAzure, container: str, folder: Path, upstream: RunningRegistry
+    service: RunningAzure, container: str, folder: Path, upstream: RunningRegistry, **more: str
 ) -> AsyncIterator[RunningCache]:
     """A cache that keeps what it has in the container, with a spool of its own."""
-    storage = {"azure": service.settings(container, rootdirectory=f"/{ROOT}"), "redirect": {"disable": True}}
+    given = service.settings(container) | (more or {"rootdirectory": f"/{ROOT}"})
+    storage = {"azure": given, "redirect": {"disable": True}}
     settings = {"spool": {"path": str(folder / "spool")}}
     upstream_entry = {"url": upstream.url}
     async with cache(folder, upstream_entry, settings=settings, sections={"storage": storage}) as running:
@@ -87,3 +88,49 @@ async def test_the_cache_serves_what_was_pushed(
         assert blobs_of(image) <= await pulled(running, "lib/app:1", tmp_path / "warm")
     asked = open_registry.requests()
     assert not [line for line in asked if line.startswith("GET /v2/lib/app/blobs/")]
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> Authority:
+    """Who vouches for the service: 2.8 asks by TLS only."""
+    return authority(tmp_path / "ca")
+
+
+@pytest.fixture
+async def by_tls(trusted: Authority, tmp_path: Path) -> AsyncIterator[RunningAzure]:
+    """An Azurite by TLS."""
+    async with azurite(tmp_path / "azurite", authority=trusted) as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adopt", ["auto", "leadingslash"])
+async def test_the_cache_serves_what_2_8_was_pushed(
+    tmp_path: Path, open_registry: RunningRegistry, by_tls: RunningAzure, trusted: Authority, adopt: str
+) -> None:
+    """In place, by the names with a slash; 2.8 makes the container itself, as it always did."""
+    image = images.simple_image(3)
+    await push(open_registry.url, "lib/app", image, "1")
+    async with registry28(tmp_path / "old", by_tls, "adopted", trusted) as old:
+        await push(old.url, "lib/app", image, "1")
+    assert {name[:8] for name in by_tls.blobs("adopted")} == {"/docker/"}
+    more = {"adopt": adopt, "ca": str(trusted.bundle)}
+    async with cache_on(by_tls, "adopted", tmp_path / "cache", open_registry, **more) as running:
+        assert blobs_of(image) <= await pulled(running, "lib/app:1", tmp_path / "warm")
+    asked = open_registry.requests()
+    assert not [line for line in asked if line.startswith("GET /v2/lib/app/blobs/")]
+
+
+@pytest.mark.slow
+async def test_2_8_serves_what_was_cached_with_the_slash(
+    tmp_path: Path, open_registry: RunningRegistry, by_tls: RunningAzure, trusted: Authority
+) -> None:
+    """`adopt: leadingslash` is a way back: the old cache goes on with what the new one has stored, beside it."""
+    image = images.platforms()
+    await push(open_registry.url, "lib/app", image, "1")
+    more = {"adopt": "leadingslash", "ca": str(trusted.bundle)}
+    async with registry28(tmp_path / "old", by_tls, "both", trusted) as old:
+        async with cache_on(by_tls, "both", tmp_path / "cache", open_registry, **more) as running:
+            await pulled(running, "lib/app:1", tmp_path / "cold")
+        for number, name in enumerate(("lib/app:1", f"lib/app@{image.digest}")):
+            assert blobs_of(image) <= await pulled(old, name, tmp_path / f"copy{number}")

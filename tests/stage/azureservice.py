@@ -7,22 +7,28 @@ matters.
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 from msrcache.storage.azure import Azure
 from msrcache.storage.azureparameters import parameters
-from tests.stage.certificates import Authority
+from tests.stage.certificates import LOOPBACK, Authority
 from tests.stage.process import Process, answers, free_port, running, until
-from tests.stage.tools import need
+from tests.stage.registries import RunningRegistry
+from tests.stage.tools import need, need_root
 
 ACCOUNT = "testaccount"
 KEY = "bm8gc2VjcmV0LCBqdXN0IDMyIGJ5dGVzIG9mIHRleHQgIQ=="
+
+HOST = f"{ACCOUNT}.blob.azurite.test"
+"""What Docker Registry 2.8 makes of the account and the realm `azurite.test`; it knows no other address."""
 
 _numbers = itertools.count(1)
 
@@ -75,6 +81,12 @@ class RunningAzure:
         self.client.create_container(name)
         return name
 
+    def signature(self, container: str, permission: str, *, days: float = 1) -> str:
+        """A shared access signature for a container."""
+        allowed = ContainerSasPermissions.from_string(permission)
+        expiry = datetime.now(UTC) + timedelta(days=days)
+        return generate_container_sas(ACCOUNT, container, KEY, permission=allowed, expiry=expiry)
+
     def blobs(self, container: str) -> dict[str, int]:
         """All blobs by their names as they are, with their sizes."""
         return {blob.name: blob.size for blob in self.client.get_container_client(container).list_blobs()}
@@ -109,7 +121,7 @@ async def azurite(
     argv += ["--skipApiVersionCheck", "--disableTelemetry"]
     host, more = f"127.0.0.1:{port}", dict[str, Any]()
     if authority is not None:
-        pair = authority.issue("azurite")
+        pair = authority.issue("azurite", *LOOPBACK, HOST)
         argv += ["--cert", pair.certificate, "--key", pair.key, "--oauth", "basic"]
         host, more = f"localhost:{port}", {"connection_verify": str(authority.bundle)}
     url = f"{'http' if authority is None else 'https'}://{host}/{ACCOUNT}"
@@ -123,3 +135,30 @@ async def azurite(
     async with running("azurite", argv, ready=ready, log=folder / "azurite.log", env=env) as process:
         with BlobServiceClient(url, {"account_name": ACCOUNT, "account_key": KEY}, **more) as client:
             yield RunningAzure(url, data, process, client)
+
+
+@contextlib.asynccontextmanager
+async def registry28(
+    folder: Path, service: RunningAzure, container: str, authority: Authority
+) -> AsyncIterator[RunningRegistry]:
+    """Docker Registry 2.8 with its own Azure driver on a container; a host file of its own leads it there."""
+    need_root()
+    program = need("registry28")
+    folder.mkdir(parents=True, exist_ok=True)
+    hosts = folder / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost {HOST}\n")
+    host = f"127.0.0.1:{free_port()}"
+    given = {"accountname": ACCOUNT, "accountkey": KEY, "container": container}
+    storage = {"azure": {**given, "realm": f"azurite.test:{service.port}"}, "redirect": {"disable": True}}
+    path = folder / "registry.yml"
+    path.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": host}}))
+    url = f"http://{host}"
+
+    async def ready() -> bool:
+        return await answers(f"{url}/v2/")
+
+    within = f"mount --bind {hosts} /etc/hosts && exec {program} {path}"
+    argv = ["unshare", "--mount", "sh", "-c", within]
+    env = {"SSL_CERT_FILE": str(authority.bundle)}
+    async with running("registry28", argv, ready=ready, log=folder / "registry.log", env=env) as process:
+        yield RunningRegistry(host, url, folder, process, path, None)
