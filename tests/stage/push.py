@@ -6,6 +6,7 @@ A pusher for tests only: msrcache itself never pushes.
 import asyncio
 import base64
 import contextlib
+import io
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -84,7 +85,7 @@ class Pusher:
         if authorization := self._authorization.get(repository):
             sent["Authorization"] = authorization
         with contextlib.ExitStack() as stack:
-            body = stack.enter_context(data.open("rb")) if isinstance(data, Path) else data
+            body = stack.enter_context(data.open("rb")) if isinstance(data, Path) else _file(data)
             target = URL(url, encoded=True)
             async with self.session.request(
                 method, target, headers=sent, data=body, ssl=self.context
@@ -129,3 +130,8 @@ async def push(
     """Pushes one image to a registry."""
     async with pusher(url, user=user, password=password, bundle=bundle) as one:
         await one.push(repository, image, *tags)
+
+
+def _file(data: bytes | None) -> io.BytesIO | None:
+    """Bytes as the HTTP client wants large ones."""
+    return None if data is None else io.BytesIO(data)

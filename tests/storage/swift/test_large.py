@@ -184,6 +184,28 @@ async def test_a_manifest_whose_reply_was_lost_keeps_its_segments(
     assert await read(driver, KEY) == data
 
 
+async def test_a_commit_that_is_cancelled_takes_nothing_apart(driver: Swift, spool: Spooler) -> None:
+    """The manifest may stand already when nobody waits for its reply any more."""
+    ask, stands = driver.container.client.ask, asyncio.Event()
+
+    async def hanging(request: object) -> object:
+        answer = await ask(request)  # type: ignore[arg-type]
+        if "manifest" in getattr(request, "operation", ""):
+            stands.set()
+            await asyncio.Event().wait()
+        return answer
+
+    driver.container.client.ask = hanging  # type: ignore[method-assign,assignment]
+    data = pattern(PART + 1)
+    writing = asyncio.create_task(write(driver, KEY, spool(data)))
+    await asyncio.wait_for(stands.wait(), 30)
+    writing.cancel()
+    await asyncio.wait({writing})
+    assert writing.cancelled()
+    driver.container.client.ask = ask  # type: ignore[method-assign]
+    assert await read(driver, KEY) == data
+
+
 async def test_a_service_without_static_large_objects_stores_no_manifest(
     swift_service: RunningSwift, container: str, driver: Swift, spool: Spooler
 ) -> None:
