@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from msrcache import __version__
@@ -123,11 +124,13 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _check_storage(options: argparse.Namespace) -> int:
+    out = sys.stdout
     try:
         config = load(_path(options.config), os.environ, strict=options.strict).config
-        if options.listen:
-            return listen(config, options.listen, out=sys.stdout)
-        return check_storage(config, peer=options.peer, as_json=options.json, out=sys.stdout)
+        with redirect_stdout(sys.stderr):  # what a driver warns of is no part of the answer
+            if options.listen:
+                return listen(config, options.listen, out=out)
+            return check_storage(config, peer=options.peer, as_json=options.json, out=out)
     except (ConfigError, CannotStart) as error:
         _say(str(error))
         return 2
@@ -137,7 +140,8 @@ def _inspect(options: argparse.Namespace) -> int:
     try:
         reference = ImageReference.parse(options.reference)
         config = load(_path(options.config), os.environ).config
-        parts = asyncio.run(inspected(config, reference))
+        with redirect_stdout(sys.stderr):  # as above
+            parts = asyncio.run(inspected(config, reference))
     except (ConfigError, CannotStart, RegistryError, StorageError) as error:
         _say(str(error))
         return 2
