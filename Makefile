@@ -1,9 +1,11 @@
-# make run    start the cache on 127.0.0.1:5000 (UPSTREAM=https://… to cache that; else a demonstration registry)
+# make run    start the cache on 127.0.0.1:5000 (UPSTREAM=https://… to cache that; else a demonstration registry;
+#             STORE=s3, azure, gcs or swift to try it on an emulator of that)
 # make test   bring what the tests need and run them        make check   format, lint, types, layers
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 5000
 UPSTREAM ?=
+STORE ?=
 BASE_IMAGE ?= python:3.12-slim
 IMAGE ?= msrcache:dev
 ARGS ?=
@@ -24,8 +26,8 @@ venv: .venv/stamp  ## Set up .venv with everything that development needs
 	$(PIP) install -q -e '.[all,dev,bench]' -c constraints.txt
 	@touch $@
 
-run: venv  ## Start the cache on 127.0.0.1:$(PORT); UPSTREAM=https://msr.example.com, or a demonstration
-	@exec $(BIN)/python -m tests.stage.demo --port '$(PORT)' --upstream '$(UPSTREAM)'
+run: venv  ## Start the cache on 127.0.0.1:$(PORT); UPSTREAM=https://msr.example.com, or a demonstration; STORE=s3
+	@exec $(BIN)/python -m tests.stage.demo --port '$(PORT)' --upstream '$(UPSTREAM)' --store '$(STORE)'
 
 check: venv  ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -3,6 +3,8 @@
 Not here: starting it (`swiftservices`).
 """
 
+import os
+import pwd
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +86,7 @@ def configure(
 def _default(folder: Path, kind: str, port: int) -> str:
     return f"""[DEFAULT]
 swift_dir = {folder / "etc"}
-user = root
+user = {pwd.getpwuid(os.geteuid()).pw_name}
 bind_ip = 127.0.0.1
 bind_port = {port}
 workers = 0

@@ -1,0 +1,67 @@
+"""The stores that `make run STORE=…` tries the cache on: an emulator of each service, started as the tests start it.
+
+What is in them is gone when they end. An `Emulated` is all that the cache and a person need to know of one.
+Not here: the cache in front of it (`demo`), containers of the same emulators (`docker-compose.yml`).
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.stage.azureservice import azurite
+from tests.stage.gcsservices import fakegcs
+from tests.stage.s3services import versitygw
+from tests.stage.swiftservices import swift
+
+PLACE = "registry-cache"
+"""The bucket or container, as in the samples of config/."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emulated:
+    """A service that answers, with an empty bucket or container in it."""
+
+    label: str
+    """What it is, in plain words."""
+    settings: dict[str, object]
+    """What stands below `storage: <driver>:`."""
+
+
+@contextlib.asynccontextmanager
+async def _s3(folder: Path) -> AsyncIterator[Emulated]:
+    async with versitygw(folder) as service:
+        service.make_bucket(PLACE)
+        yield Emulated("versitygw, an emulator of Amazon S3, on this machine", service.settings(PLACE))
+
+
+@contextlib.asynccontextmanager
+async def _azure(folder: Path) -> AsyncIterator[Emulated]:
+    async with azurite(folder) as service:
+        service.make_container(PLACE)
+        yield Emulated("Azurite, an emulator of Azure Blob Storage, on this machine", service.settings(PLACE))
+
+
+@contextlib.asynccontextmanager
+async def _gcs(folder: Path) -> AsyncIterator[Emulated]:
+    async with fakegcs(folder) as service:
+        await service.make_bucket(PLACE)
+        label = "fake-gcs-server, an emulator of Google Cloud Storage, on this machine"
+        yield Emulated(label, service.settings(PLACE))
+
+
+@contextlib.asynccontextmanager
+async def _swift(folder: Path) -> AsyncIterator[Emulated]:
+    async with swift(folder) as service:
+        await service.make_container(PLACE)
+        label = "OpenStack Swift itself, small, with its own authentication, on this machine"
+        yield Emulated(label, service.settings(PLACE))
+
+
+EMULATORS: dict[str, Callable[[Path], AbstractAsyncContextManager[Emulated]]] = {
+    "s3": _s3,
+    "azure": _azure,
+    "gcs": _gcs,
+    "swift": _swift,
+}
