@@ -31,6 +31,7 @@ from msrcache.storage.azurecredentials import check_installed
 from msrcache.storage.azureerrors import NAME, AlreadyThere, NotImplementedThere, OutOfRange
 from msrcache.storage.azureparameters import LARGEST_PART, AzureParameters, parameters
 from msrcache.storage.azuresigning import Signer
+from msrcache.storage.azuresituation import told
 from msrcache.storage.azureupload import AzureUpload, Sent
 from msrcache.storage.calls import Retries
 from msrcache.storage.driver import ObjectInfo, StreamContent
@@ -162,16 +163,10 @@ class Azure:
         return 0
 
     async def situation(self) -> Sequence[str]:
-        """As Situated."""
-        await self.container.called("")
-        told = [
-            "uploads that were cut are never seen, and cost space until Azure removes them, a week after the last block"
-        ]
-        if self.container.names.both:
-            told.insert(
-                0, "content of Docker Registry 2.8 (leading slash) and of version 3 is there: both is served"
-            )
-        return told
+        """As Situated: what container and account are set to, where that may be read."""
+        await self.container.spellings("docker")
+        settings = await self.container.client.settings()
+        return told(self.container.given.container, settings, both=bool(self.container.names.both))
 
     async def close(self) -> None:
         """As Driver."""
