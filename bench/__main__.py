@@ -51,7 +51,7 @@ def measured(folder: Path, chosen: list[str], shelf: Shelf, size: Size) -> list[
     shelf.blob(1000)
     yard = Yard(folder)
     try:
-        bench = Bench(yard, shelf, size, yard.upstream(shelf.folder))
+        bench = Bench(yard, shelf, size, yard.upstream(shelf.folder), yard.origin(shelf.folder))
         for name in chosen:
             begun = time.monotonic()
             for row in FIGURES[name](bench):

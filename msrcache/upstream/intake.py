@@ -26,6 +26,8 @@ BUFFER: Final = 1024 * KIB
 LEAST: Final = 64 * KIB
 """Room in a buffer below which the next is begun: a call of the kernel for less is dear."""
 FIRST: Final = 64 * KIB
+TURN: Final = 256 * KIB
+"""Bytes of one connection in one turn of the loop: with sixteen of them, more makes everybody late."""
 ENOUGH: Final = 1024 * KIB
 AHEAD: Final = 1024 * KIB
 LINGER: Final = 0.002
@@ -108,7 +110,7 @@ class Intake(asyncio.BufferedProtocol):
                 self._ready.append(self._buffer[self._taken : self._filled])
             self._buffer = self._another()
             self._taken = self._filled = 0
-        return self._buffer[self._filled :] if self._begun else self._buffer[:FIRST]
+        return self._buffer[self._filled : self._filled + (TURN if self._begun else FIRST)]
 
     def _another(self) -> memoryview:
         """Memory that nobody reads any more, else new: to have it zeroed each time is a tenth of the loop's work."""
