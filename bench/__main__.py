@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 from bench.content import Shelf
-from bench.figures import FIGURES, FULL, QUICK, Bench, Row, Size
+from bench.figures import FULL, ONE_STORE, QUICK, Bench, Row, Size
 from bench.report import table, write
 from bench.servers import Yard
+from bench.stores import STORES
 from tests.stage.tools import PROJECT, find
+
+FIGURES = {**ONE_STORE, **STORES}
 
 
 def main() -> None:

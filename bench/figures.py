@@ -114,9 +114,9 @@ def hits(bench: Bench, *, tls: bool) -> Iterator[Row]:
 
     for server in servers:  # warm: the cache's store, page cache, keep-alive
         bench.load(server, blob, port=server.tls if tls else server.port, tls=tls)
-    found = _interleaved(size.pairs, {s.name: partial(sample, s) for s in servers})
-    _stop(*servers)
-    ours, told = found["msrcache"], _told(found, "s/GB")
+    found = interleaved(size.pairs, {s.name: partial(sample, s) for s in servers})
+    stop(*servers)
+    ours, told = found["msrcache"], said(found, "s/GB")
     if tls:
         best = min(found["nginx"], found["registry"])
         yield Row(
@@ -137,12 +137,12 @@ def cold(bench: Bench) -> Iterator[Row]:
         sides = {s.name: partial(_cold, bench, s) for s in (cache, proxy)}
         for side in sides.values():
             side()  # connections, tokens, code: not the first pull of a process
-        found = _interleaved(bench.size.pairs, sides)
-        _stop(cache, proxy)
+        found = interleaved(bench.size.pairs, sides)
+        stop(cache, proxy)
         ratio = found["msrcache"] / found["registry"]
         figure = f"one cold client, CPU per GB{label}"
         target = "<= 0.5x distribution 3.1 as proxy"
-        yield Row(figure, target, _told(found, "s/GB"), ratio, 0.5, aside=bool(label))
+        yield Row(figure, target, said(found, "s/GB"), ratio, 0.5, aside=bool(label))
 
 
 def _cold(bench: Bench, server: Running) -> float:
@@ -159,8 +159,8 @@ def herd(bench: Bench) -> Iterator[Row]:
         cache = bench.cache(f"herd-cache{upstream.tls}", of=upstream)
         proxy = bench.proxy(f"herd-proxy{upstream.tls}", of=upstream)
         herds = {s.name: _Herd(bench, s, upstream) for s in (cache, proxy)}
-        seconds = _interleaved(bench.size.herd, {name: one.sample for name, one in herds.items()})
-        _stop(cache, proxy)
+        seconds = interleaved(bench.size.herd, {name: one.sample for name, one in herds.items()})
+        stop(cache, proxy)
         yield from _herd_rows(herds, seconds, label)
 
 
@@ -190,13 +190,13 @@ def _herd_rows(herds: Mapping[str, _Herd], seconds: Mapping[str, float], label: 
     sent = {name: statistics.median(one.sent) for name, one in herds.items()}
     used = {name: statistics.median(one.cpu) for name, one in herds.items()}
     what, aside = f"24 cold clients of 100 MB{label}", bool(label)
-    yield Row(f"{what}, upstream bytes", "1.00x", _told(sent, "x"), sent["msrcache"], 1.004, aside=aside)
+    yield Row(f"{what}, upstream bytes", "1.00x", said(sent, "x"), sent["msrcache"], 1.004, aside=aside)
     for kind, target, found, unit, limit in (
         ("time", "<= 1/6 of distribution 3.1", seconds, "s", 1 / 6),
         ("CPU", "<= 1/5 of distribution 3.1", used, "s", 1 / 5),
     ):
         ratio = found["msrcache"] / found["registry"]
-        yield Row(f"{what}, {kind}", target, _told(found, unit), ratio, limit, aside=aside)
+        yield Row(f"{what}, {kind}", target, said(found, unit), ratio, limit, aside=aside)
 
 
 def first_byte(bench: Bench) -> Iterator[Row]:
@@ -209,10 +209,10 @@ def first_byte(bench: Bench) -> Iterator[Row]:
         firsts: list[float] = [bench.load(server, blob)["first"][0] * 1000 for blob in blobs]
         return statistics.median(firsts)
 
-    found = _interleaved(bench.size.pairs, {s.name: partial(sample, s) for s in (bench.upstream, cache)})
-    _stop(cache)
+    found = interleaved(bench.size.pairs, {s.name: partial(sample, s) for s in (bench.upstream, cache)})
+    stop(cache)
     late = found["msrcache"] - found["upstream"]
-    yield Row("first byte of a cold blob, ms later", "<= upstream + 10 ms", _told(found, "ms"), late, 10)
+    yield Row("first byte of a cold blob, ms later", "<= upstream + 10 ms", said(found, "ms"), late, 10)
 
 
 def manifests(bench: Bench, *, quiet: bool) -> Iterator[Row]:
@@ -233,12 +233,12 @@ def manifests(bench: Bench, *, quiet: bool) -> Iterator[Row]:
             raise SystemExit(f"{server.name}: {told}")
         return float(re.findall(r"(\d+) requests in", told)[0]) / (server.cpu() - before)
 
-    found = _interleaved(bench.size.pairs, {s.name: partial(sample, s) for s in (cache, peer)})
-    _stop(cache, peer)
+    found = interleaved(bench.size.pairs, {s.name: partial(sample, s) for s in (cache, peer)})
+    stop(cache, peer)
     least = 2.5 if quiet else 1.7
     name = f"manifest hits per CPU second, {'without' if quiet else 'with'} access log"
     ratio = found["msrcache"] / found["registry"]
-    yield Row(name, f">= {least}x distribution 3.1", _told(found, "/s"), ratio, least, least=True)
+    yield Row(name, f">= {least}x distribution 3.1", said(found, "/s"), ratio, least, least=True)
 
 
 def memory(bench: Bench) -> Iterator[Row]:
@@ -249,7 +249,7 @@ def memory(bench: Bench) -> Iterator[Row]:
         bench.load(cache, blob, tls=tls)
         bench.load(cache, blob, tls=tls, clients=1000, slow=bench.size.slow)
         peak = cache.peak()
-        _stop(cache)
+        stop(cache)
         kind = "TLS" if tls else "plain"
         yield Row(
             f"peak memory, 1,000 slow {kind} clients", f"<= {limit} MiB", f"{peak:.0f} MiB", peak, limit
@@ -257,7 +257,7 @@ def memory(bench: Bench) -> Iterator[Row]:
     cache = bench.cache("huge")
     bench.load(cache, bench.shelf.blob(bench.size.huge))
     peak = cache.peak()
-    _stop(cache)
+    stop(cache)
     size = bench.size.huge // (1024 * MIB)
     yield Row(f"peak memory, a cold layer of {size} GiB", "<= 100 MiB", f"{peak:.0f} MiB", peak, 100)
 
@@ -280,7 +280,7 @@ def warm_tag(bench: Bench) -> Iterator[Row]:
     before = bench.upstream.counts()["requests"]
     pull()
     after = bench.upstream.counts()["requests"]
-    _stop(cache)
+    stop(cache)
     asked = {
         what: count - before.get(what, 0) for what, count in after.items() if count != before.get(what, 0)
     }
@@ -296,7 +296,7 @@ def lag(bench: Bench) -> Iterator[Row]:
         blobs = [bench.shelf.blob(100 * MIB) for _ in range(16)]
         bench.load(cache, blobs[0], path=" ".join(b.path for b in blobs), clients=16)
     found = {edge: count - before.get(edge, 0) for edge, count in _lags(cache).items()}
-    _stop(cache)
+    stop(cache)
     total = max(found.values())
     edge = min(e for e, count in found.items() if count >= 0.99 * total) * 1000
     told = f"<= {edge:g} ms of {total:.0f} samples"
@@ -309,7 +309,7 @@ def _lags(cache: Running) -> dict[float, float]:
     return {float(edge): float(count) for edge, count in found}
 
 
-def _interleaved(pairs: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+def interleaved(pairs: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """Each side once in turn, so many times, every other round backwards; the medians."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(pairs):
@@ -319,7 +319,8 @@ def _interleaved(pairs: int, sides: Mapping[str, Callable[[], float]]) -> dict[s
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _told(found: Mapping[str, float], unit: str) -> str:
+def said(found: Mapping[str, float], unit: str) -> str:
+    """What was found, side by side."""
     names = {"msrcache": "cache", "registry": "distribution 3.1", "docker-registry": "docker-registry 2.8"}
     return ", ".join(
         f"{names.get(name, name)} {value:,.3g} {unit}"
@@ -329,12 +330,13 @@ def _told(found: Mapping[str, float], unit: str) -> str:
     )
 
 
-def _stop(*servers: Running) -> None:
+def stop(*servers: Running) -> None:
+    """End them all."""
     for server in servers:
         server.stop()
 
 
-FIGURES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
+ONE_STORE: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "hit": lambda bench: hits(bench, tls=False),
     "tls": lambda bench: hits(bench, tls=True),
     "cold": cold,

@@ -21,6 +21,8 @@ from tests.stage.process import free_port
 from tests.stage.tools import find
 
 PEERS = Path(__file__).parent / "peers"
+Storage = Mapping[str, Mapping[str, object]]
+"""A section `storage:` of config.yml, but for what all have."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -79,6 +81,12 @@ class Running:
             self.popen.wait()
 
 
+def _storage(data: Path | Storage, **more: object) -> str:
+    """The `storage:` section's own lines."""
+    section = {"filesystem": {"rootdirectory": str(data), **more}} if isinstance(data, Path) else data
+    return "\n  ".join(f"{key}: {json.dumps(value)}" for key, value in section.items())
+
+
 def _group(group: int) -> list[tuple[int, list[str]]]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -129,7 +137,7 @@ class Yard:
     def registry(
         self,
         program: str,
-        data: Path,
+        data: Path | Storage,
         *,
         tls: bool = False,
         quiet: bool = False,
@@ -141,21 +149,38 @@ class Yard:
         extra = (self._text("tls.yml") if tls else "") + (
             self._text("proxy.yml", UPSTREAM=proxy) if proxy else ""
         )
-        config = self._config("registry.yml", PORT=port, DATA=data, EXTRA=extra, QUIET=str(quiet).lower())
+        storage = _storage(data, maxthreads=100)
+        config = self._config(
+            "registry.yml", PORT=port, STORAGE=storage, EXTRA=extra, QUIET=str(quiet).lower()
+        )
         argv = ["nice", "-n", str(nice), str(find(program)), "serve", str(config)]
         return self._start(program, argv, port, port if tls else 0)
 
-    def cache(self, data: Path, upstream: Running, *, tls: bool = False, quiet: bool = False) -> Running:
-        """msrcache with a store of its own."""
+    def cache(
+        self,
+        data: Path | Storage,
+        upstream: Running,
+        *,
+        tls: bool = False,
+        quiet: bool = False,
+        local: Path | None = None,
+    ) -> Running:
+        """msrcache with a store of its own; with a hot tier in `local`."""
         port = free_port()
-        values = {"EXTRA": self._text("tls.yml") if tls else "", "QUIET": str(quiet).lower()}
-        trust = f', ca: ["{self._authority.bundle}"]' if upstream.tls else ""
+        tier = f"  local: {{path: {local}, size: 2GiB, admit: first}}" if local else ""
         config = self._config(
-            "msrcache.yml", PORT=port, DATA=data, UPSTREAM=upstream.url, TRUST=trust, **values
+            "msrcache.yml",
+            PORT=port,
+            STORAGE=_storage(data),
+            SPOOL=self.folder / f"spool-{port}",
+            LOCAL=tier,
+            UPSTREAM=upstream.url,
+            TRUST=f', ca: ["{self._authority.bundle}"]' if upstream.tls else "",
+            EXTRA=self._text("tls.yml") if tls else "",
+            QUIET=str(quiet).lower(),
         )
-        return self._start(
-            "msrcache", [sys.executable, "-m", "msrcache", "serve", str(config)], port, port if tls else 0
-        )
+        argv = [sys.executable, "-m", "msrcache", "serve", str(config)]
+        return self._start("msrcache", argv, port, port if tls else 0)
 
     def _text(self, name: str, **values: object) -> str:
         text = (PEERS / name).read_text()
