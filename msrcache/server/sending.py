@@ -157,9 +157,11 @@ class Sender:
     async def send(self, data: bytes | memoryview) -> None:
         """Send bytes. Raises Gone or Stalled."""
         view = memoryview(data)
+        # Under TLS what waits is copied, so a slow client has small pieces; else it waits in the memory that it is in.
+        size = len(view) if self._direct else self._piece
         while view:
-            size = await self._write(view[: self._piece])
-            view = view[size:]
+            sent = await self._write(view[: size or self._piece])
+            view = view[sent:]
 
     async def send_file(self, span: FileSpan) -> None:
         """Send the span of a file. Raises Gone or Stalled for the client, ReadFailed for the file."""

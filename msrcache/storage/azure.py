@@ -26,6 +26,7 @@ from typing import Any, Final
 import aiohttp
 
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.sockets.bodies import body_of
 from msrcache.storage.azurecontainer import PIECE, Answer, Container, info_of, md5_of, size_of
 from msrcache.storage.azurecredentials import check_installed
 from msrcache.storage.azureerrors import NAME, AlreadyThere, NotImplementedThere, OutOfRange
@@ -203,13 +204,13 @@ class Azure:
 
     async def _chunks(
         self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """The body; where its connection breaks, the rest of it from another."""
         offset, stop, barren = content.span.start, content.span.stop, 0
         while offset < stop:
             cause: Exception | None = None
             try:
-                async for chunk in response.content.iter_any():
+                async for chunk in body_of(response):
                     offset, barren = offset + len(chunk), 0
                     yield chunk if offset <= stop else chunk[: stop - offset]
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
