@@ -5,8 +5,7 @@ from typing import Final
 
 from msrcache.telemetry.metrics import Metrics
 
-INTERVAL: Final = 0.05
-"""Seconds; often enough that a minute has a 99th percentile."""
+INTERVAL: Final = 0.2
 
 
 class LagMeter:

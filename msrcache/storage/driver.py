@@ -45,7 +45,7 @@ class StreamContent:
 
     info: ObjectInfo
     span: Span
-    chunks: AsyncIterator[bytes | memoryview]
+    chunks: AsyncIterator[bytes]
 
 
 Content: TypeAlias = FileContent | StreamContent

@@ -1,0 +1,260 @@
+"""The OSS driver: Alibaba Cloud's Object Storage Service.
+
+Its parameters and a sample of them are in `ossparameters`. Names in the bucket are Docker Registry 2.8's:
+rootdirectory, then our keys, so what one has written the other serves.
+
+Rules:
+1. One request each: stat, open, put, create, delete of up to a thousand, a blob that fits one part.
+2. create and commit forbid overwriting; see `ossupload` for what a commit finds there. A bucket with versions ignores
+   that: the probe finds out, and create is then not exclusive.
+3. What is sent carries an MD5, which the service verifies; what is stored carries the service's CRC-64.
+4. A body whose connection breaks goes on at the byte where it broke, of the same version of the object.
+
+Tested against a stand-in of our own, made from the documentation and held against both official SDKs: it is our
+reading of OSS. Not here: the SDK (`ossclient`), who we are (`ossidentity`), refusals (`osserrors`), how parts are sent
+(`parts`), deadlines and retries (`store`).
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.storage.driver import ObjectInfo, StreamContent
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.ossbucket import PIECE, Answer, Bucket, date_of, info_of, md5_of, size_of
+from msrcache.storage.osserrors import NAME, AlreadyThere, NoSuchUpload, OutOfRange
+from msrcache.storage.ossparameters import OssParameters, parameters
+from msrcache.storage.ossupload import OssUpload, Sent
+from msrcache.storage.parameters import ParameterError
+from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.telemetry.logs import get_logger
+
+BULK: Final = 1000
+"""Keys in one DeleteMultipleObjects, and in one page of a listing."""
+
+RESUMES: Final = 3
+"""How often a body is asked for again without having brought a byte."""
+
+log = get_logger(__name__)
+
+
+def make(given: Mapping[str, object]) -> "Oss":
+    """The driver for these parameters. Raises ParameterError."""
+    found = parameters(given)
+    if found.ca:
+        _check_authority(found.ca)
+    if found.skipverify:
+        log.warning(
+            "storage.oss.skipverify is on: whoever can reach the network between here and the service can read and"
+            " change everything that is stored; give the authority as storage.oss.ca instead"
+        )
+    return Oss(found)
+
+
+def _check_authority(path: str) -> None:
+    try:
+        ssl.create_default_context().load_verify_locations(path)
+    except ssl.SSLError:
+        raise ParameterError(f"storage.oss.ca: {path} holds no PEM certificate") from None
+    except OSError as error:
+        raise ParameterError(f"storage.oss.ca: {path} cannot be read: {error.strerror}") from error
+
+
+class Oss:
+    """Implements Driver."""
+
+    def __init__(self, given: OssParameters, bucket: Bucket | None = None) -> None:
+        self.name = NAME
+        self.create_is_exclusive = True
+        self.bucket = bucket or Bucket(given)
+        self._uploads = Uploads(NAME)
+        self._plan = Plan(size=given.chunksize)
+
+    def __repr__(self) -> str:
+        return f"<Oss {self.bucket!r}>"
+
+    def twin(self) -> "Oss":
+        """As Twin."""
+        given = self.bucket.given
+        return Oss(given, Bucket(given, self.bucket.client.twin()))
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """As Driver."""
+        return await self.bucket.stat(key)
+
+    @asynccontextmanager
+    async def open(self, key: str, span: Span | None = None) -> AsyncIterator[StreamContent]:
+        """As Driver; the content is a stream."""
+        async with AsyncExitStack() as stack:
+            try:
+                answer, response = await stack.enter_async_context(self.bucket.get(key, span=span))
+            except OutOfRange as error:
+                size = (await self.stat(key)).size if error.size is None else error.size
+                raise RangeNotSatisfiable(self.name, key, size=size) from error
+            content = _found(key, answer, span)
+            chunks = self._chunks(key, content, response, stack)
+            async with aclosing(chunks):
+                yield StreamContent(content.info, content.span, chunks)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """As Driver."""
+        await self._put(key, data, conditional=False)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """As Driver; in a bucket with versions two at once may both be told that they made it."""
+        try:
+            await self._put(key, data, conditional=True)
+        except AlreadyThere:
+            return False
+        return True
+
+    def writer(self, key: str) -> PartsWriter[Sent]:
+        """As Driver."""
+        return self._uploads.writer(key, OssUpload(self.bucket, key), self._plan)
+
+    async def delete(self, *keys: str) -> None:
+        """As Driver; a thousand at once."""
+        if len(keys) == 1:
+            with suppress(NotFound):
+                await self.bucket.ask("DeleteObject", keys[0])
+            return
+        for start in range(0, len(keys), BULK):
+            await self.bucket.delete(*keys[start : start + BULK])
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """As Driver."""
+        below = self.bucket.root + (f"{prefix}/" if prefix else "")
+        page: dict[str, str] = {}
+        while True:
+            answer = await self.bucket.client.call(
+                "ListObjectsV2", prefix, prefix=below, max_keys=BULK, encoding_type="url", **page
+            )
+            for found in answer.contents or ():
+                key = found.key.removeprefix(self.bucket.root)
+                if key and not key.endswith("/"):  # a folder that a console has made
+                    yield key, ObjectInfo(found.size, found.last_modified.timestamp(), found.etag)
+            if not answer.is_truncated:
+                return
+            page = {"continuation_token": answer.next_continuation_token}
+
+    async def presign(self, key: str, ttl: float, *, endpoint: str = "") -> str | None:
+        """As Driver; a signature by credentials that expire ends with them."""
+        place = self.bucket.place(key)
+        return await self.bucket.client.presigned(key, place, ttl=ttl, endpoint=endpoint)
+
+    async def sweep(self, older_than: float) -> int:
+        """As Driver: uploads to which nobody has added a part for so long, but for those of pushes."""
+        swept = 0
+        async for key, upload, begun, now in self._leftovers():
+            if (
+                upload in self.bucket.living
+                or "/_uploads/" in f"/{key}"
+                or max(0.0, now - begun) < older_than
+            ):
+                continue
+            with suppress(NoSuchUpload):  # it has ended meanwhile
+                # Its writer lives as long as parts come; the service's Date has no fractions.
+                if max(0.0, now - await self._last_part(key, upload)) >= older_than:
+                    await OssUpload(self.bucket, key, upload).abort()
+                    swept += 1
+        return swept
+
+    async def close(self) -> None:
+        """As Driver."""
+        await self._uploads.close()
+        await self.bucket.client.close()
+
+    async def _put(self, key: str, data: bytes, *, conditional: bool) -> None:
+        md5 = md5_of(data) if len(data) <= PIECE else await asyncio.to_thread(md5_of, data)
+        body = data if len(data) <= PIECE else _pieces(data)
+        await self.bucket.put(key, body, size=len(data), md5=md5, conditional=conditional)
+
+    async def _chunks(
+        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
+    ) -> AsyncGenerator[bytes, None]:
+        """The body; where its connection breaks, the rest of it from another."""
+        offset, stop, barren = content.span.start, content.span.stop, 0
+        while offset < stop:
+            cause: Exception | None = None
+            try:
+                async for chunk in response.content.iter_any():
+                    offset, barren = offset + len(chunk), 0
+                    yield chunk if offset <= stop else chunk[: stop - offset]
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                cause = error
+            if offset < stop:
+                barren += 1
+                if barren > RESUMES:
+                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
+                response = await stack.enter_async_context(
+                    self._rest(key, Span(offset, stop), content.info.etag)
+                )
+
+    @asynccontextmanager
+    async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self.bucket.get(key, span=span, etag=etag) as (_, response):
+                yield response
+        except AlreadyThere as error:
+            text = "another object was put there while this one was read"
+            raise StorageError(self.name, key, error, text) from error
+
+    async def _leftovers(self) -> AsyncIterator[tuple[str, str, float, float]]:
+        """Key, upload, when it began, and the service's time now."""
+        page: dict[str, str] = {}
+        while True:
+            answer = await self.bucket.client.call(
+                "ListMultipartUploads", "", prefix=self.bucket.root, encoding_type="url", **page
+            )
+            for found in answer.uploads or ():
+                key = found.key.removeprefix(self.bucket.root)
+                yield key, found.upload_id, found.initiated.timestamp(), date_of(answer.headers)
+            if not answer.is_truncated:
+                return
+            page = {"key_marker": answer.next_key_marker, "upload_id_marker": answer.next_upload_id_marker}
+
+    async def _last_part(self, key: str, upload: str) -> float:
+        """When the newest part came; 0 where none did."""
+        newest = 0.0
+        page: dict[str, int] = {}
+        while True:
+            answer = await self.bucket.ask("ListParts", key, upload_id=upload, encoding_type="url", **page)
+            for part in answer.parts or ():
+                newest = max(newest, part.last_modified.timestamp())
+            if not answer.is_truncated:
+                return newest
+            page = {"part_number_marker": answer.next_part_number_marker}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    info: ObjectInfo
+    span: Span
+
+
+def _found(key: str, answer: Answer, wanted: Span | None) -> _Found:
+    """What the object is, and which of its bytes come."""
+    if wanted is None:
+        size = size_of(key, answer)
+        return _Found(info_of(answer, size), Span.whole(size))
+    try:
+        got, total = parse_content_range(answer.get("Content-Range", ""))
+    except ContentRangeInvalid as error:
+        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
+    if total is None:
+        raise StorageError(NAME, key, None, "the service does not say how large the object is")
+    span = Span(wanted.start, min(wanted.stop, total))
+    if got.start != span.start or got.stop < span.stop:
+        raise StorageError(NAME, key, None, f"the service sent {got} of {total} bytes instead of {span}")
+    return _Found(info_of(answer, total), span)
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]

@@ -1,1 +1,0 @@
-"""Tests of msrcache.sockets."""
