@@ -159,11 +159,26 @@ class Hits:
     def _body(self, pull: BlobPull, content: Content) -> AsyncGenerator[Chunk, None]:
         """Its bytes, given to the hot tier too where all of them come."""
         size, body = content.info.size, of_content(content, content.span)
+        if isinstance(content, StreamContent):
+            body = self._unbroken(pull, content)
         if self._local is None:
             return body
         self._local.note_use(pull.digest)
         whole = isinstance(content, StreamContent) and content.span == Span.whole(size)
         return self._local.teed(pull.digest, size, body) if whole else body
+
+    async def _unbroken(self, pull: BlobPull, content: StreamContent) -> AsyncGenerator[Chunk, None]:
+        """A stream that breaks for good goes on from a fill: a store that is away is no reason to cut a pull."""
+        offset = content.span.start
+        try:
+            async for chunk in content.chunks:
+                offset += len(chunk)
+                yield chunk
+        except StorageError as error:
+            self._missed(pull, error)
+        if offset < content.span.stop:
+            async for rest in self._heal(pull, Span(offset, content.span.stop)):
+                yield rest
 
     async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> Content:
         """One request to the store; a suffix range needs the size first."""

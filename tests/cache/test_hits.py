@@ -17,6 +17,7 @@ from msrcache.oci.errors import BlobUnknown, RangeInvalid
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Elsewhere, FileSpan, Outcome
+from msrcache.storage import memory
 from tests.cache.kitchen import A, B, Cache, Local, blob_pull, cache
 from tests.stage.bucket import Bucket, bucket
 
@@ -168,6 +169,26 @@ async def test_a_sick_store_is_a_miss_not_a_redirect(tmp_path: Path, service: Bu
         kept.clock.advance(120)
         assert (await kept.pulls.resolve(replace(blob_pull(DIGEST), head=True))).outcome is Outcome.MISS
         assert await kept.get(blob_pull(DIGEST)) == DATA
+        assert len(kept.upstream.fetched()) == 1
+
+
+@pytest.mark.parametrize("wanted", [None, RangeRequest(10, 90_000)])
+async def test_a_stream_that_breaks_for_good_goes_on_from_a_fill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: RangeRequest | None
+) -> None:
+    """A store that goes away under a pull costs one fetch, not the pull."""
+    monkeypatch.setattr(memory, "CHUNK", 10_000)
+    async with cache(tmp_path) as kept:
+        _stored(kept)
+        async with kept.pulls.blob(blob_pull(DIGEST, wanted=wanted)) as blob:
+            assert blob.outcome is Outcome.HIT
+            assert not isinstance(blob.body, Elsewhere)
+            found = b""
+            async for chunk in blob.body:
+                assert not isinstance(chunk, FileSpan)
+                found += chunk
+                kept.sickness.fails = {"read": "", "open": ""}
+        assert found == DATA[blob.span.start : blob.span.stop]
         assert len(kept.upstream.fetched()) == 1
 
 
