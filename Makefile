@@ -1,5 +1,5 @@
 # make run    start the cache on 127.0.0.1:5000 (UPSTREAM=https://… to cache that; else a demonstration registry;
-#             STORE=s3, azure, gcs or swift to try it on an emulator of that)
+#             STORE=s3, azure, gcs, swift or oss to try it on an emulator of that)
 # make test   bring what the tests need and run them        make check   format, lint, types, layers
 SHELL := /bin/bash
 PYTHON ?= python3

@@ -64,13 +64,27 @@ class Crc:
         return int(self._crc.sum64())
 
 
+class Http(AioHttpClient):  # type: ignore[misc]  # the SDK ships no types
+    """Tells also those refusals that have no date: the SDK cannot read them, and a proxy in between may send some."""
+
+    async def send(self, request: Any, **more: Any) -> Any:
+        """As AioHttpClient."""
+        answer = await super().send(request, **more)
+        if answer.status_code // 100 == 2 or "Date" in answer.headers:
+            return answer
+        await answer.close()
+        told = dict.fromkeys(("code", "request_id", "ec", "timestamp", "request_target"), "")
+        told["message"] = "something between here and the service refused it"
+        raise ServiceError(status_code=answer.status_code, headers=answer.headers, **told)
+
+
 class OssClient:
     """Makes the calls, each once, and translates what goes wrong. `operation` is the API's, `key` is for errors."""
 
     def __init__(self, parameters: OssParameters, identity: Identity | None = None) -> None:
         self._parameters = parameters
         self.identity = identity or Identity(parameters)
-        self._http: AioHttpClient | None = None
+        self._http: Http | None = None
         self._clients: dict[str, AsyncClient] = {}
         """By endpoint; empty is the configured one."""
         self._stack = AsyncExitStack()
@@ -153,7 +167,7 @@ class OssClient:
             if self._http is None:
                 context = await asyncio.to_thread(_trust, self._parameters)
                 session = await self._stack.enter_async_context(_session(context=context))
-                self._http = AioHttpClient(
+                self._http = Http(
                     session=session,
                     connect_timeout=CONNECT_TIMEOUT,
                     readwrite_timeout=READ_TIMEOUT,

@@ -43,6 +43,15 @@ class Bucket:
     versions: bool = False
 
 
+ACTIONS = {
+    "PutObject": "oss:PutObject", "GetObject": "oss:GetObject", "HeadObject": "oss:GetObject",
+    "DeleteObject": "oss:DeleteObject", "DeleteMultipleObjects": "oss:DeleteObject",
+    "ListObjectsV2": "oss:ListObjects", "InitiateMultipartUpload": "oss:PutObject", "UploadPart": "oss:PutObject",
+    "CompleteMultipartUpload": "oss:PutObject", "AbortMultipartUpload": "oss:AbortMultipartUpload",
+    "ListMultipartUploads": "oss:ListMultipartUploads", "ListParts": "oss:ListParts",
+}  # fmt: skip
+"""What must be allowed for an operation, as the documentation of RAM says."""
+
 _OF_OBJECTS = {
     ("PUT", False): "PutObject", ("GET", False): "GetObject", ("HEAD", False): "HeadObject",
     ("DELETE", False): "DeleteObject", ("PUT", True): "UploadPart", ("POST", True): "CompleteMultipartUpload",

@@ -11,12 +11,12 @@ told, refusals with the service's codes. tests/stage/test_oss.py holds it agains
 import asyncio
 import hashlib
 import itertools
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
-from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from aiohttp import web
@@ -24,7 +24,9 @@ from aiohttp import web
 from msrcache.storage.oss import Oss
 from msrcache.storage.ossclient import Crc
 from msrcache.storage.ossparameters import parameters
+from tests.stage.certificates import KeyPair
 from tests.stage.ossforms import (
+    ACTIONS,
     Bucket,
     Stored,
     Upload,
@@ -106,7 +108,7 @@ class Service:
         try:
             operation = operation_of(asked, key)
             account = verify(asked, self.accounts, region=REGION, now=self.now())
-            if operation in account.denied:
+            if account.allowed is not None and ACTIONS[operation] not in account.allowed:
                 raise RefusedError(
                     "AccessDenied", "You have no right to access this object because of bucket acl."
                 )
@@ -285,15 +287,19 @@ _KEPT = frozenset({"x-oss-server-side-encryption", "content-type", "user-agent"}
 
 
 @asynccontextmanager
-async def ossservice(port: int = 0, *, ssl: Any = None) -> AsyncIterator[Service]:
+async def ossservice(port: int = 0, *, tls: KeyPair | None = None) -> AsyncIterator[Service]:
     """A stand-in on a port of the loopback, known as localhost."""
+    context = None
+    if tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls.certificate, tls.key)
     service = Service()
     runner = web.ServerRunner(web.Server(service.serve, access_log=None))
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=ssl)
+        site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context)
         await site.start()
-        service.url = f"{'https' if ssl else 'http'}://localhost:{runner.addresses[0][1]}"
+        service.url = f"{'https' if tls else 'http'}://localhost:{runner.addresses[0][1]}"
         yield service
     finally:
         await runner.cleanup()

@@ -6,7 +6,7 @@ Refusals are the service's own codes. Held against both official SDKs by tests/s
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -21,8 +21,8 @@ class Account:
 
     secret: str
     token: str = ""
-    denied: set[str] = field(default_factory=set)
-    """Operations by the API's names."""
+    allowed: set[str] | None = None
+    """Actions, as policies name them; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.stage.azureservice import azurite
 from tests.stage.gcsservices import fakegcs
+from tests.stage.ossservice import ossservice
 from tests.stage.s3services import versitygw
 from tests.stage.swiftservices import swift
 
@@ -59,9 +60,19 @@ async def _swift(folder: Path) -> AsyncIterator[Emulated]:
         yield Emulated(label, service.settings(PLACE))
 
 
+@contextlib.asynccontextmanager
+async def _oss(folder: Path) -> AsyncIterator[Emulated]:
+    del folder  # it keeps nothing
+    async with ossservice() as service:
+        service.make_bucket(PLACE)
+        label = "our own stand-in for Alibaba Cloud OSS (our reading of it, not OSS), in memory"
+        yield Emulated(label, service.settings(PLACE))
+
+
 EMULATORS: dict[str, Callable[[Path], AbstractAsyncContextManager[Emulated]]] = {
     "s3": _s3,
     "azure": _azure,
     "gcs": _gcs,
     "swift": _swift,
+    "oss": _oss,
 }

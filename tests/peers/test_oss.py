@@ -1,0 +1,126 @@
+"""Two programs on one bucket of our stand-in for OSS, as docs/storage.md starts them, and real clients that pull.
+
+The service is named `localhost`: crane refuses redirects to another host that is a private address.
+"""
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.stage import clients, images
+from tests.stage.cacheprocess import RunningCache, cache
+from tests.stage.clients import ran
+from tests.stage.images import Image
+from tests.stage.ossservice import Service, ossservice
+from tests.stage.process import until
+from tests.stage.push import push
+from tests.stage.registries import RunningRegistry
+from tests.stage.tools import need
+
+BUCKET = "blobs"
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    """The stand-in with an empty bucket."""
+    async with ossservice() as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def replica(folder: Path, service: Service, upstream: RunningRegistry) -> AsyncIterator[RunningCache]:
+    """A program that sends its clients to the service for every blob."""
+    storage = {"oss": service.settings(BUCKET)}
+    settings = {"redirect": {"threshold": 0}, "spool": {"path": str(folder / "spool")}}
+    sections = {"storage": storage}
+    async with cache(folder, {"url": upstream.url}, settings=settings, sections=sections) as running:
+        yield running
+
+
+def files(folder: Path) -> set[str]:
+    """The digests of what a client has brought."""
+    return {f"sha256:{file.name}" for file in folder.rglob("*") if len(file.name) == 64}
+
+
+def answers(running: RunningCache, digest: str) -> list[str]:
+    """The statuses of all GETs of a blob."""
+    said = running.process.log.read_text()
+    return re.findall(rf'"GET /v2/lib/app/blobs/{digest}[^"]*" (\d+) ', said)
+
+
+async def filled(service: Service, image: Image) -> None:
+    """Returns when every blob is in the bucket, with its link."""
+
+    async def there() -> bool:
+        keys = "\n".join(service.buckets[BUCKET].objects)
+        return all(
+            f"{digest[7:]}/data" in keys and f"_layers/sha256/{digest[7:]}/link" in keys
+            for digest in (blob.digest for blob in image.blobs)
+        )
+
+    await until(there, what="the blobs in the bucket")
+
+
+async def test_cold_through_one_and_warm_through_the_other(
+    tmp_path: Path, service: Service, open_registry: RunningRegistry
+) -> None:
+    """skopeo fills through A; skopeo, crane and buildah pull through B: each blob by a URL of the bucket, and rightly,
+    and the upstream sends none again.
+    """
+    image = images.simple_image(3, seed=902)
+    await push(open_registry.url, "lib/app", image, "1")
+    async with (
+        replica(tmp_path / "a", service, open_registry) as here,
+        replica(tmp_path / "b", service, open_registry) as there,
+    ):
+        assert set(image.all_blobs()) <= files(
+            await clients.skopeo_copy(f"{here.host}/lib/app:1", tmp_path / "cold")
+        )
+        await filled(service, image)
+        before, reference = len(open_registry.requests()), f"{there.host}/lib/app:1"
+        assert set(image.all_blobs()) <= files(await clients.skopeo_copy(reference, tmp_path / "skopeo"))
+        assert set(image.all_blobs()) <= files(await clients.crane_pull(reference, tmp_path / "crane"))
+        assert await clients.buildah_pull(reference, tmp_path / "buildah") == image.blobs[0].digest[7:]
+        for digest in image.all_blobs():
+            assert len(answers(there, digest)) >= 3, digest
+            assert set(answers(there, digest)) == {"307"}, digest
+        asked = open_registry.requests()[before:]
+        assert [line for line in asked if "/blobs/" in line and "GET" in line] == []
+        await ranges_and_heads(tmp_path, service, there, image)
+
+
+async def ranges_and_heads(tmp_path: Path, service: Service, running: RunningCache, image: Image) -> None:
+    """curl: GET and Range are answered by the service, HEAD by the cache with the whole length."""
+    curl = need("curl")
+    layer = max(image.blobs, key=lambda blob: blob.size)
+    data, url = layer.bytes(), f"{running.url}/v2/lib/app/blobs/{layer.digest}"
+    target = tmp_path / "got"
+    for argv, expected in (([], data), (["-r", "10-99"], data[10:100]), (["-r", "-7"], data[-7:])):
+        said = await ran(curl, "-sSfL", *argv, "-o", target, "-w", "%{url_effective} %{num_redirects}", url)
+        assert said.out.startswith(f"http://localhost:{service.port}/{BUCKET}/")
+        assert said.out.endswith(" 1")
+        assert target.read_bytes() == expected
+    said = await ran(curl, "-sSI", url)
+    assert said.out.startswith("HTTP/1.1 200")
+    assert f"content-length: {layer.size}" in said.out.lower()
+
+
+async def test_the_store_is_checked(tmp_path: Path, service: Service, open_registry: RunningRegistry) -> None:
+    """`msrcache check-storage`: every promise kept, every operation allowed, and nothing stays in the bucket."""
+    async with replica(tmp_path / "a", service, open_registry):
+        pass
+    config = tmp_path / "a" / "cache.yml"
+    said = await ran(sys.executable, "-m", "msrcache", "check-storage", config, "--json")
+    found = json.loads(said.out)
+    assert {row["verdict"] for row in found["promises"]} == {"kept"}, said.out
+    assert all(row["allowed"] for row in found["operations"]), said.out
+    assert service.buckets[BUCKET].objects == {}
+    assert service.uploads(BUCKET) == []
