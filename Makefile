@@ -27,6 +27,7 @@ venv: .venv/stamp  ## Set up .venv with everything that development needs
 	@touch $@
 
 run: venv  ## Start the cache on 127.0.0.1:$(PORT); UPSTREAM=https://msr.example.com, or a demonstration; STORE=s3
+	@[ -z '$(STORE)' ] || scripts/test-deps '--for=$(STORE)'
 	@exec $(BIN)/python -m tests.stage.demo --port '$(PORT)' --upstream '$(UPSTREAM)' --store '$(STORE)'
 
 check: venv  ## Format, lint, types and the direction of imports

@@ -8,7 +8,6 @@ The demonstration registry and the emulators of stores are the tests' own; they 
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -23,7 +22,7 @@ from tests.stage import images
 from tests.stage.process import answers, free_port, listens
 from tests.stage.shelf import shelf
 from tests.stage.tools import PROJECT
-from tests.stage.trystore import EMULATORS
+from tests.stage.trystore import EMULATORS, configuration
 
 REPOSITORY, TAG = "demo/hello", "1"
 FILESYSTEM = "filesystem"
@@ -82,18 +81,9 @@ async def store_of(wanted: Wanted) -> AsyncIterator[Store]:
         folder = Path(name)
         async with EMULATORS[wanted.store](folder / wanted.store) as emulated:
             config = folder / "config.yml"
-            config.write_text(json.dumps(configuration(wanted.store, emulated.settings, folder), indent=2))
+            config.write_text(configuration(wanted.store, emulated.settings, folder))
             said = f"{emulated.label}; gone when this ends\n  configured by  {config}"
             yield Store([config], {}, f"{wanted.store.upper()}: {said}")
-
-
-def configuration(driver: str, settings: dict[str, object], folder: Path) -> dict[str, object]:
-    """Of the cache on an emulator. Blobs flow through it: not every client follows to a loopback address."""
-    return {
-        "version": "0.1",
-        "storage": {driver: settings, "redirect": {"disable": True}},
-        "cache": {"spool": {"path": str(folder / "spool")}},
-    }
 
 
 def environment(port: int, upstream: str, store: Store) -> dict[str, str]:

@@ -1,10 +1,18 @@
 """The stores that `make run STORE=…` tries the cache on: an emulator of each service, started as the tests start it.
 
-What is in them is gone when they end. An `Emulated` is all that the cache and a person need to know of one.
-Not here: the cache in front of it (`demo`), containers of the same emulators (`docker-compose.yml`).
+    python -m tests.stage.trystore STORE FOLDER     # one alone, as the profiles of docker-compose.yml start it
+
+What is in them is gone when they end. An `Emulated` is all that the cache and a person need to know of one; alone, it
+leaves the configuration of a cache on it in the folder, as the sign that it is ready.
+Not here: the cache in front of it (`demo`).
 """
 
+import asyncio
 import contextlib
+import json
+import shutil
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -76,3 +84,34 @@ EMULATORS: dict[str, Callable[[Path], AbstractAsyncContextManager[Emulated]]] = 
     "swift": _swift,
     "oss": _oss,
 }
+
+
+def configuration(driver: str, settings: dict[str, object], folder: Path) -> str:
+    """Of the cache on an emulator. Blobs flow through it: not every client follows to a loopback address."""
+    told = {
+        "version": "0.1",
+        "storage": {driver: settings, "redirect": {"disable": True}},
+        "cache": {"spool": {"path": str(folder / "spool")}},
+    }
+    return json.dumps(told, indent=2)
+
+
+async def alone(store: str, folder: Path) -> None:
+    """An empty one until it is interrupted, beside a configuration file that is whole once it answers."""
+    config = folder / "config.yml"
+    config.unlink(missing_ok=True)
+    shutil.rmtree(folder / store, ignore_errors=True)  # of one that was killed
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with EMULATORS[store](folder / store) as emulated:
+        part = folder / "config.yml.part"
+        part.write_text(configuration(store, emulated.settings, folder))
+        part.rename(config)
+        print(f"{store.upper()}: {emulated.label}; gone when this ends", flush=True)
+        await stopping.wait()
+        config.unlink()
+
+
+if __name__ == "__main__":
+    asyncio.run(alone(sys.argv[1], Path(sys.argv[2])))
