@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 from bench.content import Shelf
-from bench.figures import FIGURES, FULL, QUICK, Bench, Row, Size
+from bench.figures import FULL, ONE_STORE, QUICK, Bench, Row, Size
 from bench.report import table, write
 from bench.servers import Yard
+from bench.stores import STORES
 from tests.stage.tools import PROJECT, find
+
+FIGURES = {**ONE_STORE, **STORES}
 
 
 def main() -> None:
@@ -51,7 +54,7 @@ def measured(folder: Path, chosen: list[str], shelf: Shelf, size: Size) -> list[
     shelf.blob(1000)
     yard = Yard(folder)
     try:
-        bench = Bench(yard, shelf, size, yard.upstream(shelf.folder))
+        bench = Bench(yard, shelf, size, yard.upstream(shelf.folder), yard.origin(shelf.folder))
         for name in chosen:
             begun = time.monotonic()
             for row in FIGURES[name](bench):

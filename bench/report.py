@@ -22,7 +22,7 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown."""
     lines = ["| figure | target | measured (medians) | value | |", "|---|---|---|---|---|"]
     for row in rows:
-        met = "met" if row.met else "**missed**"
+        met = "beside" if row.aside else "met" if row.met else "**missed**"
         lines.append(f"| {row.figure} | {row.target} | {row.measured} | {row.value:.3g} | {met} |")
     return "\n".join(lines)
 
@@ -46,6 +46,7 @@ def plot(rows: Sequence[Row]) -> None:
     mpl.rcParams["svg.hashsalt"] = "msrcache"
     from matplotlib import pyplot  # noqa: PLC0415
 
+    rows = [row for row in rows if not row.aside]
     parts = [row.limit / row.value if row.least else row.value / row.limit for row in rows]
     figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1))
     axes.barh(

@@ -5,6 +5,7 @@ CPU is user and system time of all of a group's processes, from /proc; memory th
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from tests.stage.process import free_port
 from tests.stage.tools import find
 
 PEERS = Path(__file__).parent / "peers"
+Storage = Mapping[str, Mapping[str, object]]
+"""A section `storage:` of config.yml, but for what all have."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,6 +34,17 @@ class Running:
     port: int
     tls: int  # a port, or 0
     popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is pulled from: by TLS where it has that."""
+        return f"https://localhost:{self.tls}" if self.tls else f"http://127.0.0.1:{self.port}"
+
+    def logged(self) -> int:
+        """Bytes of blobs that a registry's access log says were sent."""
+        found = re.findall(r'"GET /v2/[^"]*/blobs/[^"]*" 20[06] (\d+) ', self.log.read_text())
+        return sum(map(int, found))
 
     def cpu(self) -> float:
         """CPU seconds so far, of all its processes."""
@@ -67,6 +81,12 @@ class Running:
             self.popen.wait()
 
 
+def _storage(data: Path | Storage, **more: object) -> str:
+    """The `storage:` section's own lines."""
+    section = {"filesystem": {"rootdirectory": str(data), **more}} if isinstance(data, Path) else data
+    return "\n  ".join(f"{key}: {json.dumps(value)}" for key, value in section.items())
+
+
 def _group(group: int) -> list[tuple[int, list[str]]]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -86,7 +106,8 @@ class Yard:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pair = authority(folder / "ca").issue("bench")
+        self._authority = authority(folder / "ca")
+        self.pair = self._authority.issue("bench")
         self._running: list[Running] = []
         self._made = 0
 
@@ -103,6 +124,10 @@ class Yard:
             "upstream", [sys.executable, "-m", "bench.upstream", str(port), str(data)], port, 0
         )
 
+    def origin(self, data: Path) -> Running:
+        """A real registry over a folder, by https with a private CA, as an MSR is reached; of low priority."""
+        return self.registry("registry", data, tls=True, nice=10)
+
     def nginx(self, data: Path) -> Running:
         """nginx over a registry's folder."""
         port, tls = free_port(), free_port()
@@ -110,26 +135,52 @@ class Yard:
         return self._start("nginx", [str(find("nginx")), "-c", str(config)], port, tls)
 
     def registry(
-        self, program: str, data: Path, *, tls: bool = False, quiet: bool = False, proxy: str = ""
+        self,
+        program: str,
+        data: Path | Storage,
+        *,
+        tls: bool = False,
+        quiet: bool = False,
+        proxy: str = "",
+        nice: int = 0,
     ) -> Running:
         """docker-registry (2.8) or registry (3.1); as a pull-through cache where `proxy` names an upstream."""
         port = free_port()
         extra = (self._text("tls.yml") if tls else "") + (
             self._text("proxy.yml", UPSTREAM=proxy) if proxy else ""
         )
-        config = self._config("registry.yml", PORT=port, DATA=data, EXTRA=extra, QUIET=str(quiet).lower())
-        return self._start(program, [str(find(program)), "serve", str(config)], port, port if tls else 0)
-
-    def cache(self, data: Path, upstream: Running, *, tls: bool = False, quiet: bool = False) -> Running:
-        """msrcache with a store of its own."""
-        port = free_port()
-        values = {"EXTRA": self._text("tls.yml") if tls else "", "QUIET": str(quiet).lower()}
+        storage = _storage(data, maxthreads=100)
         config = self._config(
-            "msrcache.yml", PORT=port, DATA=data, UPSTREAM=f"http://127.0.0.1:{upstream.port}", **values
+            "registry.yml", PORT=port, STORAGE=storage, EXTRA=extra, QUIET=str(quiet).lower()
         )
-        return self._start(
-            "msrcache", [sys.executable, "-m", "msrcache", "serve", str(config)], port, port if tls else 0
+        argv = ["nice", "-n", str(nice), str(find(program)), "serve", str(config)]
+        return self._start(program, argv, port, port if tls else 0)
+
+    def cache(
+        self,
+        data: Path | Storage,
+        upstream: Running,
+        *,
+        tls: bool = False,
+        quiet: bool = False,
+        local: Path | None = None,
+    ) -> Running:
+        """msrcache with a store of its own; with a hot tier in `local`."""
+        port = free_port()
+        tier = f"  local: {{path: {local}, size: 2GiB, admit: first}}" if local else ""
+        config = self._config(
+            "msrcache.yml",
+            PORT=port,
+            STORAGE=_storage(data),
+            SPOOL=self.folder / f"spool-{port}",
+            LOCAL=tier,
+            UPSTREAM=upstream.url,
+            TRUST=f', ca: ["{self._authority.bundle}"]' if upstream.tls else "",
+            EXTRA=self._text("tls.yml") if tls else "",
+            QUIET=str(quiet).lower(),
         )
+        argv = [sys.executable, "-m", "msrcache", "serve", str(config)]
+        return self._start("msrcache", argv, port, port if tls else 0)
 
     def _text(self, name: str, **values: object) -> str:
         text = (PEERS / name).read_text()
@@ -147,12 +198,16 @@ class Yard:
 
     def _start(self, name: str, argv: list[str], port: int, tls: int) -> Running:
         log = self.folder / f"{name}-{port}.log"
-        quiet: Mapping[str, str] = {"OTEL_TRACES_EXPORTER": "none"}
+        # distribution as a pull-through cache has no setting for a CA: Go's own variable is its way.
+        quiet: Mapping[str, str] = {
+            "OTEL_TRACES_EXPORTER": "none",
+            "SSL_CERT_FILE": str(self._authority.bundle),
+        }
         with log.open("wb") as sink:
             popen = subprocess.Popen(
                 argv, stdout=sink, stderr=sink, env={**os.environ, **quiet}, start_new_session=True
             )
-        running = Running(name, port, tls, popen)
+        running = Running(name, port, tls, popen, log)
         self._running.append(running)
         deadline = time.monotonic() + 20
         while True:

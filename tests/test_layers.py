@@ -24,7 +24,7 @@ def test_each_contract_bites(tmp_path: Path) -> None:
     """One forbidden import per contract, in a package of the same shape, and each is found."""
     (tmp_path / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text())
     package = tmp_path / "msrcache"
-    for name in ("oci", "config", "telemetry", "storage", "upstream", "cache", "access", "server"):
+    for name in ("oci", "config", "telemetry", "sockets", "storage", "upstream", "cache", "access", "server"):
         (package / name).mkdir(parents=True)
         (package / name / "__init__.py").write_text("")
     (package / "__init__.py").write_text("")

@@ -78,12 +78,14 @@ class Leftover:
 class Spool:
     """A bounded folder of growing files."""
 
-    def __init__(self, path: Path, *, size: int = 0, threads: int = 8) -> None:
-        """``size`` in bytes; 0 bounds the spool by what the disk has free, less a tenth."""
+    def __init__(self, path: Path, *, size: int = 0, threads: int = 0) -> None:
+        """``size`` in bytes; 0: what the disk has free, less a tenth. ``threads``; 0: by the cores."""
         self.path = path
         self.used = 0
         self._unwritten = 0
         self._size = size
+        # More of them than cores would wait for each other, some with the interpreter in hand, and the loop with them.
+        threads = threads or min(8, max(2, len(os.sched_getaffinity(0))))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="spool", initializer=_yield_to_the_loop)
         self._leftovers: dict[Digest, Leftover] = {}
 

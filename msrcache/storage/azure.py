@@ -26,11 +26,13 @@ from typing import Any, Final
 import aiohttp
 
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.sockets.bodies import body_of
 from msrcache.storage.azurecontainer import PIECE, Answer, Container, info_of, md5_of, size_of
 from msrcache.storage.azurecredentials import check_installed
 from msrcache.storage.azureerrors import NAME, AlreadyThere, NotImplementedThere, OutOfRange
 from msrcache.storage.azureparameters import LARGEST_PART, AzureParameters, parameters
 from msrcache.storage.azuresigning import Signer
+from msrcache.storage.azuresituation import told
 from msrcache.storage.azureupload import AzureUpload, Sent
 from msrcache.storage.calls import Retries
 from msrcache.storage.driver import ObjectInfo, StreamContent
@@ -162,16 +164,10 @@ class Azure:
         return 0
 
     async def situation(self) -> Sequence[str]:
-        """As Situated."""
-        await self.container.called("")
-        told = [
-            "uploads that were cut are never seen, and cost space until Azure removes them, a week after the last block"
-        ]
-        if self.container.names.both:
-            told.insert(
-                0, "content of Docker Registry 2.8 (leading slash) and of version 3 is there: both is served"
-            )
-        return told
+        """As Situated: what container and account are set to, where that may be read."""
+        await self.container.spellings("docker")
+        settings = await self.container.client.settings()
+        return told(self.container.given.container, settings, both=bool(self.container.names.both))
 
     async def close(self) -> None:
         """As Driver."""
@@ -208,13 +204,13 @@ class Azure:
 
     async def _chunks(
         self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """The body; where its connection breaks, the rest of it from another."""
         offset, stop, barren = content.span.start, content.span.stop, 0
         while offset < stop:
             cause: Exception | None = None
             try:
-                async for chunk in response.content.iter_any():
+                async for chunk in body_of(response):
                     offset, barren = offset + len(chunk), 0
                     yield chunk if offset <= stop else chunk[: stop - offset]
             except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -12,7 +12,7 @@ Not here: names and what is asked when (`azurecontainer`), what refusals mean (`
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,12 +32,14 @@ from msrcache.storage.azureerrors import (
     Answered,
     CredentialsRefused,
     NoContainer,
+    NotImplementedThere,
     Refusal,
     failure,
 )
 from msrcache.storage.azureparameters import IDENTITIES, AzureParameters
 from msrcache.storage.azuresession import AzureSession
-from msrcache.storage.errors import StorageError, Unavailable
+from msrcache.storage.azuresituation import Settings
+from msrcache.storage.errors import Denied, StorageError, Unavailable
 from msrcache.telemetry.logs import get_logger
 
 T = TypeVar("T")
@@ -190,6 +192,24 @@ class AzureClient:
         return await self._asked(
             "Get User Delegation Key", key, clients.service.get_user_delegation_key(start, end)
         )
+
+    async def settings(self) -> Settings:
+        """Of container and account, each as far as we may read it. Raises StorageError where nobody answers."""
+        clients = await self._session.clients("")
+        headers: dict[str, str] = {}
+        account: Mapping[str, str] = {}
+        kept = 0
+        with suppress(Denied, NotImplementedThere):
+            asked = clients.container.get_container_properties(raw_response_hook=_noting(headers))
+            await self._asked("Get Container Properties", "", asked)
+        with suppress(Denied, NotImplementedThere):
+            asked = clients.container.get_account_information()
+            account = await self._asked("Get Account Information", "", asked)
+        with suppress(Denied, NotImplementedThere):
+            asked = clients.service.get_service_properties()
+            policy = (await self._asked("Get Service Properties", "", asked))["delete_retention_policy"]
+            kept = policy.days or 0 if policy.enabled else 0
+        return Settings(container=headers, account=account, kept_days=kept)
 
     def refused(self, operation: str, key: str, status: int, code: str) -> StorageError:
         """The error for one name of a request that was answered."""

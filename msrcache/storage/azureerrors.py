@@ -93,6 +93,8 @@ _RIGHTS: Final = {
 }
 """What a SAS must allow for an operation, and what a role must."""
 
+_WRITES: Final = frozenset({"Put Blob", "Put Block", "Put Block List", "Create Container", "List Blobs"})
+"""What has nothing that could be missing but the account and the container."""
 _NOT_FOUND: Final = frozenset({"BlobNotFound", "ResourceNotFound", "404"})
 _EXISTS: Final = frozenset(
     {"BlobAlreadyExists", "ResourceAlreadyExists", "ConditionNotMet", "412", "TargetConditionNotMet"}
@@ -157,7 +159,7 @@ def _said(refused: Refusal) -> Answered:
 def _expected(refused: Refusal) -> StorageError | None:
     """What callers reckon with."""
     key, cause, code = refused.key, _said(refused), refused.code
-    if code in _NOT_FOUND:
+    if code in _NOT_FOUND and not (code == "ResourceNotFound" and refused.operation in _WRITES):
         return NotFound(NAME, key, cause)
     if code in _EXISTS:
         return AlreadyThere(NAME, key, cause, "something stands there already")
@@ -178,6 +180,9 @@ def _misconfigured(refused: Refusal) -> StorageError | None:
         where = f"container {refused.container} in account {refused.account}"
         text = f"there is no {where}; create it, or correct storage.azure.container"
         return NoContainer(NAME, key, cause, text)
+    if code == "ResourceNotFound":
+        text = f"there is no account {refused.account}; correct storage.azure.accountname, or serviceurl"
+        return Unusable(NAME, key, cause, text)
     if code in _UNUSABLE:
         return Unusable(NAME, key, cause, _UNUSABLE[code])
     # With a key Azure says so of its network rules only, Azurite of a wrong key too.
@@ -226,7 +231,7 @@ def _denied(refused: Refusal) -> str:
         return f"{where}: {_DENIED[refused.code]}"
     firewall = "or the account's network rules do not let this machine in"
     if refused.identity == "sas":
-        rules = f", {firewall}" if refused.code == "AuthorizationFailure" else ""
+        rules = f" or is for another container, {firewall}" if refused.code == "AuthorizationFailure" else ""
         return f"{where}: the signature lacks {signature}{rules}"
     if refused.code == "AuthorizationFailure":
         return f"{where}: the identity lacks {role}, {firewall}"

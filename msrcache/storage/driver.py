@@ -45,7 +45,7 @@ class StreamContent:
 
     info: ObjectInfo
     span: Span
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes | memoryview]
 
 
 Content: TypeAlias = FileContent | StreamContent

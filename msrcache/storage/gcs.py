@@ -26,6 +26,7 @@ from typing import Final
 import aiohttp
 
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.sockets.bodies import body_of
 from msrcache.storage.driver import ObjectInfo, StreamContent
 from msrcache.storage.errors import Denied, NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.gcsbucket import ABSENT, PIECE, Bucket, Crc32c, info_of_body, pieces
@@ -192,13 +193,13 @@ class Gcs:
 
     async def _chunks(
         self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """The body; where its connection breaks, the rest of it from another."""
         offset, stop, barren = content.span.start, content.span.stop, 0
         while offset < stop:
             cause: Exception | None = None
             try:
-                async for chunk in response.content.iter_any():
+                async for chunk in body_of(response):
                     offset, barren = offset + len(chunk), 0
                     yield chunk if offset <= stop else chunk[: stop - offset]
             except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import google_crc32c
@@ -139,7 +139,9 @@ class Bucket:
             )
         )
         if url := answer.headers.get("location"):
-            return url
+            # Where we reach the service is configured, and nobody else is shown a token.
+            parts = urlsplit(url)
+            return f"{self.given.endpoint}{parts.path}?{parts.query}"
         raise StorageError(NAME, key, None, "the service began an upload without saying where")
 
     async def session(

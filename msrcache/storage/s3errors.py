@@ -154,7 +154,8 @@ def _expected(refused: Refusal) -> StorageError | None:
         return NotFound(NAME, key, cause)
     if code in ("PreconditionFailed", "412") or refused.status == 412:
         return AlreadyThere(NAME, key, cause, "something stands there already")
-    if code in ("ConditionalRequestConflict", "409"):
+    # The third: a service over files finds its folder gone again, since a neighbour was deleted at this moment.
+    if code in ("ConditionalRequestConflict", "409", "ExistingObjectIsDirectory"):
         return Conflict(NAME, key, cause, "somebody else writes the same key now")
     if code in ("InvalidRange", "416"):
         told = str(refused.details.get("ActualObjectSize") or refused.headers.get("content-range", ""))

@@ -311,7 +311,7 @@ class Store:
         except StorageError:
             return False
 
-    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, chunks: AsyncIterator[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
         async for chunk in chunks:
             self.calls.moved("read", len(chunk))
             yield chunk

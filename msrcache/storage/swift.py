@@ -10,7 +10,8 @@ Rules:
 3. Large objects are static ones. Dynamic ones, as Docker Registry writes them, are read as they are; their size is
    what the container's listing says, which may lag.
 4. Deleting takes the manifest first and then its segments: whoever finds a large object finds it whole.
-5. A body whose connection breaks goes on at the byte where it broke, of the same version of the object.
+5. A body whose connection breaks goes on at the byte where it broke, of the same version of the object; a service that
+   is gone is waited for some seconds.
 
 Not here: requests (`swiftclient`), names (`swiftcontainer`), refusals (`swifterrors`), segments and the sweep
 (`swiftupload`), URLs (`swiftsigning`), deadlines and retries (`store`).
@@ -18,13 +19,14 @@ Not here: requests (`swiftclient`), names (`swiftcontainer`), refusals (`swifter
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 
 from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
+from msrcache.sockets.bodies import body_of
 from msrcache.storage.driver import ObjectInfo, StreamContent
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
@@ -35,8 +37,8 @@ from msrcache.storage.swiftsigning import Signer
 from msrcache.storage.swiftupload import Sent, SwiftUpload, sweep
 from msrcache.telemetry.logs import get_logger
 
-RESUMES: Final = 3
-"""How often a body is asked for again without having brought a byte."""
+RESUMES: Final = (0.0, 0.5, 2.0, 4.0)
+"""Seconds before a body that brings nothing is asked for again, each time: a proxy that restarts is back by then."""
 
 STEADY: Final = 200
 STEP: Final = 100
@@ -175,23 +177,31 @@ class Swift:
 
     async def _chunks(
         self, key: str, found: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes, None]:
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """The body; where its connection breaks, the rest of it from another."""
         offset, stop, barren = found.span.start, found.span.stop, 0
         while offset < stop:
-            cause: Exception | None = None
-            try:
-                async for chunk in response.content.iter_any():
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):  # told by what is asked for next
+                async for chunk in body_of(response):
                     offset, barren = offset + len(chunk), 0
                     yield chunk if offset <= stop else chunk[: stop - offset]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                cause = error
             if offset < stop:
-                barren += 1
-                if barren > RESUMES:
-                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
-                rest = self._rest(key, Span(offset, stop), found.info.etag)
-                response = await stack.enter_async_context(rest)
+                response, barren = await self._again(key, found, offset, barren, stack)
+
+    async def _again(
+        self, key: str, found: "_Found", offset: int, barren: int, stack: AsyncExitStack
+    ) -> tuple[aiohttp.ClientResponse, int]:
+        """The response that goes on there, and how often one was asked for in vain."""
+        cause: BaseException | None = None
+        for number in range(barren, len(RESUMES)):
+            await asyncio.sleep(RESUMES[number])
+            rest = self._rest(key, Span(offset, found.span.stop), found.info.etag)
+            try:
+                return await stack.enter_async_context(rest), number + 1
+            except Unavailable as error:
+                cause = error.cause
+        text = f"the body broke at byte {offset} of {found.span.stop}, and nothing more came"
+        raise Unavailable(self.name, key, cause, text)
 
     @asynccontextmanager
     async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:

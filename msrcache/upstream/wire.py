@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -17,11 +17,12 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from msrcache.oci.errors import Unavailable, UpstreamBroken, UpstreamUnavailable
+from msrcache.sockets.bodies import past_the_client
+from msrcache.sockets.intake import LARGE, Intake
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
-from msrcache.upstream.answers import Whole, content_length
+from msrcache.upstream.answers import Whole
 from msrcache.upstream.failures import failed
-from msrcache.upstream.intake import LARGE, Intake, Source
 from msrcache.upstream.proxies import Proxies
 from msrcache.upstream.resolver import open_resolver
 from msrcache.upstream.settings import UpstreamSettings
@@ -46,7 +47,6 @@ class Reply:
         self._wire = wire
         self._lane = lane
         self._open = True
-        self._first = b""
         self._intake: Intake | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,9 +87,6 @@ class Reply:
         return data
 
     async def _next(self) -> bytes | memoryview:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
         if self._intake is not None:
             return await self._intake.read()
         # Not readany, which joins what lies there: a copy of every byte.
@@ -97,20 +94,8 @@ class Reply:
         return data
 
     def stream(self) -> None:
-        """A large body is about to be read to its end: take it from the socket, past the client, where that pays.
-
-        Not where its length is not told, or where it is nearly here.
-        """
-        length = content_length(self._response.headers)
-        connection, content = self._response.connection, self._response.content
-        if length is None or length < LARGE or "Transfer-Encoding" in self._response.headers:
-            return
-        if connection is None or connection.transport is None or content.exception() is not None:
-            return
-        self._first = content.read_nowait()
-        if not content.is_eof() and not connection.transport.is_closing():
-            rest = length - len(self._first)
-            self._intake = Intake(connection.transport, cast("Source", connection.protocol), length=rest)
+        """A large body is about to be read to its end: take it from the socket, past the client, where that pays."""
+        self._intake = past_the_client(self._response, least=LARGE)
 
     def _salvaged(self) -> bytes:
         """What came before the connection broke and was not read yet.

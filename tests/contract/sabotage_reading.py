@@ -170,7 +170,7 @@ class ReadsWhatStandsNow(Opens):
 @noticed_by("test_open_survives_a_deletion_while_reading")
 class LosesWhatIsDeleted(Opens):
     def content(self, key: str, content: StreamContent) -> Content:
-        async def late() -> AsyncIterator[bytes]:
+        async def late() -> AsyncIterator[bytes | memoryview]:
             if not self.holds(key):
                 raise NotFound(self.name, key)
             async for chunk in content.chunks:

@@ -286,6 +286,58 @@ async def test_a_full_container_is_one_sentence_and_heals(
         await back(here, path)
 
 
+async def test_a_container_that_is_deleted_is_made_again(
+    tmp_path: Path, swift_service: RunningSwift, container: str, upstream: Scripted
+) -> None:
+    """Somebody emptied and removed it: pulls go on, what is pulled is stored again, and nobody restarts anything."""
+    path = upstream.publish_blob(SMALL)
+    async with replica(tmp_path, upstream, swift_service.settings(container)) as here:
+        await pull(here, path)
+        await settled(here)
+        for name in await swift_service.names(container):
+            await swift_service.ask("DELETE", f"/{container}/{name}")
+        assert (await swift_service.ask("DELETE", f"/{container}"))[0] == 204
+        got = await pull(here, path)
+        assert (got.headers["x-cache"], got.body) == ("miss", SMALL)
+        await back(here, path)
+    assert await stored(swift_service, container, SMALL)
+
+
+@pytest.mark.parametrize("moment", ["hit", "fill"])
+async def test_a_service_that_stops_and_starts_fails_no_pull(
+    tmp_path: Path,
+    swift_service: RunningSwift,
+    container: str,
+    upstream: Scripted,
+    network: Toxic,
+    moment: str,
+) -> None:
+    """Gone in the middle of a body, refused for a while, and back: every pull meanwhile has the right bytes."""
+    path, hold = upstream.publish_blob(LARGE), Hold(5_000_000)
+    async with replica(tmp_path, upstream, swift_service.settings(container, port=network.port)) as here:
+        if moment == "hit":
+            await pull(here, path)
+            await settled(here)
+            await network.add("bandwidth", {"rate": 8000})
+        else:
+            upstream.script(path, Turn(hold=hold))
+        async with pulling(here, path) as answer:
+            if moment == "fill":
+                await asyncio.wait_for(hold.reached.wait(), 20)
+            await network.enable(up=False)
+            hold.go.set()
+            if moment == "hit":
+                await network.enable(up=True)
+            assert await answer.rest() == LARGE
+        await network.enable(up=False)
+        for _ in range(3):
+            assert (await pull(here, path)).body == LARGE
+        if moment == "hit":
+            await network.remove("bandwidth")
+        await network.enable(up=True)
+        await back(here, path)
+
+
 async def back(application: Application, path: str) -> None:
     """Returns when the blob is a hit, and all is well."""
 

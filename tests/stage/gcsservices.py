@@ -4,6 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+
+from yarl import URL
 
 from msrcache.storage.gcs import Gcs
 from msrcache.storage.gcsparameters import parameters
@@ -40,6 +43,17 @@ class RunningGcs:
             f"{self.front.behind}/storage/v1/b", json={"name": bucket, **settings}
         ) as answer:
             assert answer.status == 200, await answer.text()
+
+    async def remove_bucket(self, bucket: str) -> None:
+        """With all that is in it."""
+        where = f"{self.front.behind}/storage/v1/b/{bucket}"
+        for key in await self.objects(bucket):
+            async with self.front.client.delete(
+                URL(f"{where}/o/{quote(key, safe='')}", encoded=True)
+            ) as answer:
+                assert answer.status < 300, await answer.text()
+        async with self.front.client.delete(where) as answer:
+            assert answer.status < 300, await answer.text()
 
     async def objects(self, bucket: str) -> dict[str, int]:
         """The first thousand objects with their sizes."""

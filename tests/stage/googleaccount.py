@@ -8,6 +8,7 @@ import time
 from base64 import b64decode, b64encode, urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -79,6 +80,8 @@ class Tokens:
         path = request.path
         if path == "/token":
             return said("token") or self._token(dict(parse_qsl(await request.text())))
+        if path.endswith(":generateAccessToken"):
+            return said("impersonate") or self._impersonated()
         if path.endswith(":signBlob"):
             return said("sign") or self._signed(await request.json())
         if path == "/" or path.startswith(METADATA):
@@ -100,13 +103,21 @@ class Tokens:
             return denied("invalid_grant", text)
         return self._another()
 
-    def _another(self) -> web.Response:
+    def _new(self) -> str:
         self.count += 1
         token = f"token-{self.count}"
         self.given.add(token)
+        return token
+
+    def _impersonated(self) -> web.Response:
+        until = datetime.now(UTC) + timedelta(seconds=self.lifetime)
+        told = {"accessToken": self._new(), "expireTime": until.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return web.json_response(told)
+
+    def _another(self) -> web.Response:
         return web.json_response(
             {
-                "access_token": token,
+                "access_token": self._new(),
                 "expires_in": self.lifetime,
                 "token_type": "Bearer",
                 "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",

@@ -1,6 +1,7 @@
 """The Azure driver on Azurite: how many requests it makes, whose success a commit is, and what a bad network does."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,31 @@ async def test_a_block_that_is_gone_is_an_error(driver: Azure, spool: Spooler) -
             await loser.commit()
     with pytest.raises(NotFound):
         await driver.stat(KEY)
+
+
+@pytest.mark.parametrize("chunksize", [64 * MIB, 8 * MIB], ids=["in-one", "in-parts"])
+async def test_bodies_are_never_whole_in_memory(
+    azure_service: RunningAzure, container: str, spool: Spooler, chunksize: int
+) -> None:
+    """Neither on their way there nor back: the SDK's own upload would hold a part, its download 32 MiB."""
+    size = 40 * MIB
+    file = spool(pattern(size))
+    made = azure_service.driver(container, chunksize=chunksize)
+    await made.put("a/first", b"1")
+    tracemalloc.start()
+    try:
+        async with made.writer(KEY) as writer:
+            await writer.write(file, Span(0, size))
+            await writer.commit()
+        got = 0
+        async with made.open(KEY) as content:
+            async for chunk in content.chunks:
+                got += len(chunk)
+        assert tracemalloc.get_traced_memory()[1] < 6 * MIB
+    finally:
+        tracemalloc.stop()
+    assert got == size
+    await made.close()
 
 
 async def test_a_broken_body_goes_on_where_it_broke(

@@ -18,7 +18,7 @@ from msrcache.oci.ranges import Span
 from msrcache.storage.azure import Azure, make
 from msrcache.storage.azureerrors import CredentialsRefused, NoContainer
 from msrcache.storage.azureparameters import parameters
-from msrcache.storage.errors import Denied, StorageError, Unavailable
+from msrcache.storage.errors import Denied, NotFound, StorageError, Unavailable, Unusable
 from tests.contract.harness import keys, read
 from tests.stage.azureservice import ACCOUNT, KEY, RunningAzure
 from tests.stage.scripted import Scripted, Turn, scripted
@@ -157,6 +157,26 @@ async def test_a_wrong_key_is_told(azure_service: RunningAzure, container: str) 
         with pytest.raises(CredentialsRefused, match="is none of account testaccount's") as refused:
             await read(made, "a/key")
         assert WRONG not in str(refused.value)
+
+
+@pytest.mark.real
+async def test_a_wrong_account_is_told(azure_service: RunningAzure, container: str) -> None:
+    """Where it is part of the path; reads are misses, the first write says it."""
+    url = azure_service.url.replace(ACCOUNT, "nobody")
+    async with driver(url, container, accountname="nobody") as made:
+        with pytest.raises(NotFound):
+            await made.stat("a/key")
+        with pytest.raises(Unusable, match="there is no account nobody"):
+            await made.put("a/key", b"1")
+
+
+@pytest.mark.real
+async def test_a_signature_for_another_container_is_told(azure_service: RunningAzure, container: str) -> None:
+    """It may be valid there."""
+    given = azure_service.signature("elsewhere", "rcwdl")
+    async with driver(azure_service.url, container, sastoken=given) as made:
+        with pytest.raises(Denied, match="is for another container"):
+            await read(made, "a/key")
 
 
 @pytest.mark.real

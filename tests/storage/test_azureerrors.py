@@ -48,7 +48,7 @@ def refused(
     [
         ("BlobNotFound", 404, NotFound),
         ("404", 404, NotFound),
-        ("ResourceNotFound", 404, NotFound),
+        ("ResourceNotFound", 404, Unusable),
         ("BlobAlreadyExists", 409, AlreadyThere),
         ("ConditionNotMet", 412, AlreadyThere),
         ("InvalidBlockList", 400, BlocksGone),
@@ -125,6 +125,12 @@ def test_bad_credentials_say_what_to_do() -> None:
     text = str(refused("InvalidAuthenticationInfo", 401))
     assert "does not accept the identity's token: its tenant is another, or this machine's clock" in text
     assert "there is no container cache in account shop; create it" in str(refused("ContainerNotFound", 404))
+
+
+def test_an_account_that_is_not_there_is_told_by_writes() -> None:
+    """Where all accounts have one host it says no more than that something is missing; for a read that is the blob."""
+    assert "there is no account shop" in str(refused("ResourceNotFound", 404))
+    assert type(refused("ResourceNotFound", 404, operation="Get Blob")) is NotFound
 
 
 def test_a_range_beyond_the_end_knows_the_size_if_it_was_told() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from google.auth import iam
 from google.cloud.storage import _signing
 
 from msrcache.storage.errors import Unavailable
@@ -269,19 +270,54 @@ async def test_an_account_that_may_not_sign_is_asked_once(google: Front, identit
     assert google.ledger.count("sign") == 1
 
 
+@pytest.mark.usefixtures("on_a_machine_of_google")
+async def test_an_outage_of_signing_is_no_refusal(
+    google: Front, identity: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked again sooner than an account that may not, and then signs."""
+    working = iam._IAM_SIGN_ENDPOINT
+    monkeypatch.setattr(iam, "_IAM_SIGN_ENDPOINT", "http://127.0.0.1:1/{}:signBlob")
+    monkeypatch.setattr("msrcache.storage.gcsidentity.SIGNING_AWAY", 0.0)
+    who, wanted = identity(), Wanted(name="a/key", ttl=60, endpoint=google.url)
+    assert await who.url("a/key", wanted) is None
+    monkeypatch.setattr(iam, "_IAM_SIGN_ENDPOINT", working)
+    assert await who.url("a/key", wanted) is not None
+
+
+def federated(google: Front, folder: Path, **more: object) -> dict[str, object]:
+    """A workload whose token is in a file."""
+    return {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{google.url}/token",
+        "credential_source": {"file": str(folder / "subject")},
+        **more,
+    }
+
+
+async def test_a_federated_identity_signs_as_the_account_that_it_impersonates(
+    google: Front, identity: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its token is exchanged twice; the URL is signed by the account's signBlob."""
+    accounts = f"{google.url}/v1/projects/-/serviceAccounts/"
+    monkeypatch.setattr("google.auth.iam._IAM_SIGN_ENDPOINT", accounts + "{}:signBlob")
+    (tmp_path / "subject").write_text(SUBJECT)
+    impersonation = {"service_account_impersonation_url": f"{accounts}{EMAIL}:generateAccessToken"}
+    who = identity(credentials=federated(google, tmp_path, **impersonation))
+    assert await who.token("a/key") == "token-2"
+    url = await who.url("a/key", Wanted(name="a/key", ttl=60, endpoint=google.url))
+    assert url is not None
+    assert EMAIL.replace("@", "%40") in url
+    assert google.ledger == ["token", "impersonate", "sign"]
+
+
 async def test_workload_identity_federation(google: Front, identity: Make, tmp_path: Path) -> None:
     """The workload's own token is read from its file, each time anew, and exchanged; without an account of Google's
     nobody signs URLs.
     """
     (tmp_path / "subject").write_text("expired")
-    given = {
-        "type": "external_account",
-        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": f"{google.url}/token",
-        "credential_source": {"file": str(tmp_path / "subject")},
-    }
-    who = identity(credentials=given)
+    who = identity(credentials=federated(google, tmp_path))
     with pytest.raises(CredentialsRefused, match="the token service refuses the credentials"):
         await who.token("a/key")
     (tmp_path / "subject").write_text(SUBJECT)

@@ -207,6 +207,26 @@ async def test_an_upload_that_was_forgotten_is_begun_anew(
     assert [line for line in service.front.ledger if line.startswith("begin")] == [f"begin {KEY}"] * 2
 
 
+async def test_an_upload_goes_to_the_endpoint_that_is_configured(
+    service: RunningGcs, driver: Gcs, spool: Spooler
+) -> None:
+    """Whatever host the service names for it, as one behind a private endpoint does: no other is shown a token."""
+
+    def turn(line: str) -> web.Response | None:
+        if line != f"begin {KEY}" or service.front.ledger.count(line) > 1:
+            return None
+        where = (
+            f"https://elsewhere.invalid/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&upload_id=theirs"
+        )
+        return web.Response(headers={"Location": where})
+
+    service.front.turn = turn
+    data = pattern(PART + 1)
+    await write(driver, KEY, spool(data))
+    assert await read(driver, KEY) == data
+    assert service.front.ledger.count(f"begin {KEY}") == 2  # the service that was asked knows no such upload
+
+
 async def test_bytes_that_were_spoiled_are_not_published(
     service: RunningGcs, driver: Gcs, spool: Spooler
 ) -> None:

@@ -51,6 +51,7 @@ def refused(code: str, status: int = 400, *, operation: str = "PutObject", **mor
         ("PreconditionFailed", 412, AlreadyThere),
         ("412", 412, AlreadyThere),
         ("ConditionalRequestConflict", 409, Conflict),
+        ("ExistingObjectIsDirectory", 409, Conflict),
         ("NotImplemented", 501, NotImplementedThere),
         ("InvalidRange", 416, OutOfRange),
         ("NoSuchBucket", 404, Unusable),

@@ -1,7 +1,10 @@
 """A bad network between the driver and the service: nothing is lost, mixed, or half written."""
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from msrcache.oci.ranges import Span
@@ -36,6 +39,44 @@ async def test_a_body_that_breaks_goes_on(
         asked = ledger.new()
         assert len(asked) > 1
         assert set(asked) == {f"GET {key}"}
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["back", "gone"])
+async def test_a_body_waits_for_a_service_that_restarts(
+    driver: Swift,
+    far: Swift,
+    network: Toxic,
+    monkeypatch: pytest.MonkeyPatch,
+    back: bool,  # noqa: FBT001
+) -> None:
+    """Connections are refused while it is away: it is asked again after a while, and the body goes on; one that stays
+    away ends the body with an error.
+    """
+    monkeypatch.setattr("msrcache.storage.swift.RESUMES", (0.0,) * 4)
+    data, get, tries = pattern(3 * MIB), far.container.get, 0
+
+    @asynccontextmanager
+    async def counted(key: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        nonlocal tries
+        tries += 1
+        if back and tries == 4:
+            await network.enable(up=True)
+        async with get(key, headers) as response:
+            yield response
+
+    monkeypatch.setattr(far.container, "get", counted)
+    await driver.put(KEY, data)
+    await far.stat(KEY)
+    await network.add("limit_data", {"bytes": MIB})
+    async with far.open(KEY) as content:
+        await network.enable(up=False)
+        await network.remove("limit_data")
+        if back:
+            assert await rest(content) == data
+        else:
+            with pytest.raises(Unavailable, match="the body broke at byte"):
+                await rest(content)
+    assert tries == (4 if back else 5)
 
 
 async def test_a_body_is_never_mixed(driver: Swift, far: Swift, network: Toxic) -> None:

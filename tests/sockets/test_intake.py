@@ -1,4 +1,4 @@
-"""upstream.intake: a large body past the HTTP client, byte for byte, and how it ends."""
+"""sockets.intake: a large body past the HTTP client, byte for byte, and how it ends."""
 
 import asyncio
 import random
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from msrcache.upstream.intake import AHEAD, BUFFER, FIRST, Intake
+from msrcache.sockets import intake as module
+from msrcache.sockets.intake import FIRST, LEAST, MOST, Intake
 
 DATA = random.Random(8).randbytes(5_000_000)
 
@@ -83,13 +84,13 @@ async def test_pieces_stay_as_they_were() -> None:
 
 
 async def test_memory_is_used_again() -> None:
-    """What nobody reads any more is filled again: two buffers for a body of any size."""
+    """What nobody reads any more is filled again: few buffers for a body of any size."""
     async with _line(len(DATA) * 4) as line:
         sending = asyncio.create_task(line.send(DATA * 4))
         while await line.intake.read():
             pass
         await sending
-        assert len(line.intake._memory) <= 2
+        assert len(line.intake._memory) <= 3
 
 
 async def test_the_first_bytes_are_not_kept_waiting() -> None:
@@ -117,7 +118,7 @@ async def test_what_nobody_reads_stays_in_the_socket() -> None:
         await line.intake.read()
         while line.transport.is_reading():
             await asyncio.sleep(0)
-        assert line.intake._unread <= AHEAD + BUFFER
+        assert line.intake._unread <= 2 * MOST
         assert await line.rest()
         await sending
 
@@ -154,3 +155,29 @@ async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
         await asyncio.wait({reading})
         await line.send(b"x" * 10)
         assert await line.rest() == b"x" * 10
+
+
+async def test_first_bytes_that_came_with_the_head_are_given_first() -> None:
+    """What the client had read already is part of the body; all of it may be."""
+    near, far = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+    intake = Intake(transport, Told(), length=6, first=b"abc")
+    assert await intake.read() == b"abc"
+    far.send(b"def")
+    assert await intake.read() == b"def"
+    transport.abort()
+    far.close()
+    whole = Intake(None, Told(), length=3, first=b"abc")
+    assert [await whole.read(), await whole.read()] == [b"abc", b""]
+
+
+async def test_a_slow_reader_has_small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever keeps pace gets more at a time; whoever stops doing so is back at the least."""
+    async with _line(len(DATA) * 2) as line:
+        sending = asyncio.create_task(line.send(DATA * 2))
+        while line.intake._size < MOST:
+            await line.intake.read()
+        monkeypatch.setattr(module, "PACE", 0.0)
+        await line.intake.read()
+        assert line.intake._size == LEAST
+        sending.cancel()
