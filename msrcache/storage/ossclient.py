@@ -35,6 +35,7 @@ from alibabacloud_oss_v2.types import Credentials, OperationInput
 
 from msrcache.storage.errors import StorageError, Unavailable, Unusable
 from msrcache.storage.osserrors import NAME, Answered, CredentialsRefused, Refusal, failure
+from msrcache.storage.ossidentity import Credentials as Shown
 from msrcache.storage.ossidentity import Identity
 from msrcache.storage.ossparameters import DOMAIN, PATH, OssParameters
 
@@ -101,11 +102,12 @@ class OssClient:
     async def call(self, operation: str, key: str, /, **arguments: object) -> Any:
         """One request; the SDK's result. Raises StorageError."""
         client = await self._ready(key)
+        shown = self.identity.now
         request = getattr(models, f"{operation}Request")(bucket=self._parameters.bucket, **arguments)
         try:
             return await getattr(client, _snake(operation))(request)
         except (BaseError, aiohttp.ClientError, TimeoutError, ValueError, ParseError) as error:
-            raise self._failed(operation, key, error) from error
+            raise self._failed(operation, key, error, shown) from error
 
     @asynccontextmanager
     async def body(
@@ -113,6 +115,7 @@ class OssClient:
     ) -> AsyncIterator[tuple[Mapping[str, str], aiohttp.ClientResponse]]:
         """GetObject: the answer's headers and the response whose content is the object's. Raises StorageError."""
         client = await self._ready(key)
+        shown = self.identity.now
         asked = OperationInput(
             op_name="GetObject",
             method="GET",
@@ -124,7 +127,7 @@ class OssClient:
         try:
             output = await client.invoke_operation(asked)
         except (BaseError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise self._failed("GetObject", key, error) from error
+            raise self._failed("GetObject", key, error, shown) from error
         # The SDK's own iteration takes pieces of 16 KiB through three generators.
         response: aiohttp.ClientResponse = output.http_response._internal_response  # noqa: SLF001
         try:
@@ -142,7 +145,7 @@ class OssClient:
         try:
             signed = await client.presign(request, expires=seconds)
         except (BaseError, ValueError) as error:
-            raise self._failed("GetObject", key, error) from error
+            raise self._failed("GetObject", key, error, self.identity.now) from error
         return str(signed.url)
 
     async def close(self) -> None:
@@ -153,13 +156,13 @@ class OssClient:
 
     async def _ready(self, key: str, endpoint: str = "") -> AsyncClient:
         """The client for an endpoint, with credentials that are good now."""
-        await self.identity.current(key)
         if (client := self._clients.get(endpoint)) is None:
             async with self._making:
                 if self._closed:
                     raise StorageError(NAME, key, None, "the driver has been closed")
                 if (client := self._clients.get(endpoint)) is None:
                     client = self._clients[endpoint] = await self._make(key, endpoint)
+        await self.identity.current(key)  # last: from here to the signature nothing else runs
         return client
 
     async def _make(self, key: str, endpoint: str) -> AsyncClient:
@@ -200,7 +203,7 @@ class OssClient:
         now = self.identity.now
         return Credentials(now.id, now.secret, now.token or None)
 
-    def _failed(self, operation: str, key: str, error: Exception) -> StorageError:
+    def _failed(self, operation: str, key: str, error: Exception, shown: Shown) -> StorageError:
         cause = _innermost(error)
         if isinstance(cause, ServiceError):
             failed = failure(self._refusal(operation, key, cause))
@@ -215,7 +218,7 @@ class OssClient:
             text = f"{operation} could not be asked, or its answer not be read"
             failed = StorageError(NAME, key, Answered(str(cause)), text)
         if isinstance(failed, CredentialsRefused):
-            self.identity.refused()
+            self.identity.refused(shown)
         return failed
 
     @property

@@ -89,19 +89,19 @@ class Identity:
             if (found := self._found) is None or not found.last(EARLY):
                 await self._renew(key)
         if (found := self._found) is None or not found.last(0.0):
-            raise self._failed or CredentialsRefused(NAME, key, None, "the credentials have ended")
+            text = "the credentials have ended, or were refused; others are looked for every few seconds"
+            raise self._failed or CredentialsRefused(NAME, key, None, text)
         return found
 
-    def refused(self) -> None:
-        """The service did not take them. Those of the parameters stay: there are no others."""
-        if not self._given.accesskeyid:
+    def refused(self, shown: Credentials) -> None:
+        """The service did not take these. Those of the parameters stay: there are no others."""
+        if self._found is shown and not self._given.accesskeyid:
             self._found = None
 
     async def _renew(self, key: str) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._asked < PAUSE:
             return
-        self._asked = now
         try:
             async with asyncio.timeout(PATIENCE):
                 self._found, self._failed = await self._look(), None
@@ -110,6 +110,7 @@ class Identity:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = "no credentials: the service that gives them does not answer; give accesskeyid, or a role"
             self._failed = Unavailable(NAME, key, error if str(error) else None, text)
+        self._asked = asyncio.get_running_loop().time()  # not where who asked has left: the next one asks
 
     async def _look(self) -> Credentials:
         """From the first source that there is. Raises Missing, and what its service does."""

@@ -287,14 +287,16 @@ _KEPT = frozenset({"x-oss-server-side-encryption", "content-type", "user-agent"}
 
 
 @asynccontextmanager
-async def ossservice(port: int = 0, *, tls: KeyPair | None = None) -> AsyncIterator[Service]:
-    """A stand-in on a port of the loopback, known as localhost."""
+async def ossservice(
+    port: int = 0, *, tls: KeyPair | None = None, again: Service | None = None
+) -> AsyncIterator[Service]:
+    """A stand-in on a port of the loopback, known as localhost; `again` is one that has ended, with what it has."""
     context = None
     if tls is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(tls.certificate, tls.key)
-    service = Service()
-    runner = web.ServerRunner(web.Server(service.serve, access_log=None))
+    service = again or Service()
+    runner = web.ServerRunner(web.Server(service.serve, access_log=None), shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context)

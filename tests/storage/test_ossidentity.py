@@ -18,7 +18,7 @@ from tests.contract.harness import read
 from tests.stage.ossservice import KEY, REGION, SECRET, Service, ossservice
 from tests.stage.osssigning import Account
 from tests.stage.process import free_port
-from tests.stage.scripted import Scripted, Turn, scripted
+from tests.stage.scripted import Hold, Scripted, Turn, scripted
 
 BUCKET = "identity"
 ROLES = "/latest/meta-data/ram/security-credentials/"
@@ -134,6 +134,34 @@ async def test_credentials_that_are_refused_are_looked_for_anew(
         await read(driver, "a/key")
     assert await read(driver, "a/key") == b"12345"
     assert driver.bucket.client.identity.now.id == "STS.2"
+
+
+async def test_a_late_refusal_of_old_ones_is_no_matter(machine: Scripted, driver: Oss) -> None:
+    """A request that was signed before the others were renewed: those stay, and nobody is asked again."""
+    has_role(machine, credentials(1, lasts=EARLY - 10.0), credentials(2))
+    identity = driver.bucket.client.identity
+    old = await identity.current("a/key")
+    new = await identity.current("a/key")
+    identity.refused(old)
+    assert identity.now is new
+    assert await read(driver, "a/key") == b"12345"
+    assert machine.lines.count(f"GET {ROLES}cache") == 2
+
+
+async def test_who_left_while_asking_delays_nobody(
+    machine: Scripted, driver: Oss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was given up in the middle of the question: the next one asks at once."""
+    monkeypatch.setattr("msrcache.storage.ossidentity.PAUSE", 60.0)
+    hold = Hold(at=0)
+    machine.script("/latest/api/token", Turn(body=b"token", hold=hold), method="PUT")
+    left = asyncio.create_task(driver.stat("a/key"))
+    await hold.reached.wait()
+    left.cancel()
+    await asyncio.wait({left})
+    hold.go.set()
+    has_role(machine, credentials(1))
+    assert await read(driver, "a/key") == b"12345"
 
 
 @pytest.mark.parametrize("prefix", ["OSS", "ALIBABA_CLOUD"])
