@@ -1,10 +1,11 @@
 """Fixtures that every test may ask for. What they are made of is in tests/stage."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.stage.azureservice import RunningAzure, azurite
@@ -16,6 +17,13 @@ from tests.stage.tokens import TokenServer, token_server
 # Hypothesis without its time limits: on a busy machine they are timed assertions.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """What a test configures of the log ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
