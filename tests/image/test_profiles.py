@@ -1,15 +1,25 @@
-"""The profiles of docker-compose.yml: one per emulator."""
+"""The profiles of docker-compose.yml: one per emulator; that of S3 is built on a base made here and pulled through."""
 
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.stage import clients, images
 from tests.stage.clients import ran
+from tests.stage.engines import Docker
+from tests.stage.imagebuild import emulator_context, import_base
+from tests.stage.process import answers, free_port, until
+from tests.stage.push import push
+from tests.stage.registries import RunningRegistry
 from tests.stage.tools import PROJECT, need
 from tests.stage.trystore import EMULATORS
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 
 async def services(store: str, file: Path, env: dict[str, str]) -> dict[str, dict[str, object]]:
@@ -51,3 +61,65 @@ async def test_the_stand_in_says_what_it_is() -> None:
     labels = found["oss"]["labels"]
     assert isinstance(labels, dict)
     assert labels["msrcache.store"].startswith("OUR OWN STAND-IN for Alibaba Cloud OSS")
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """docker-compose on a file of its own."""
+
+    docker: Docker
+    file: Path
+    env: dict[str, str]
+
+    async def __call__(self, *argv: str) -> clients.Ran:
+        """`docker-compose ARGV…`."""
+        env = {
+            "DOCKER_HOST": f"unix://{self.docker.socket}",
+            "COMPOSE_PROJECT_NAME": self.file.stem,
+            **self.env,
+        }
+        return await ran(need("docker-compose"), "-f", self.file, *argv, env=env, seconds=600)
+
+
+@contextlib.asynccontextmanager
+async def profile(docker: Docker, store: str, folder: Path, upstream: str) -> AsyncIterator[int]:
+    """A profile, built and up; yields the cache's port. Its network is the host's: the daemon here has no other."""
+    port = free_port()
+    images_ = {"IMAGE": "msrcache:compose", "BASE_IMAGE": await import_base(docker)}
+    env = {"UPSTREAM": upstream, "EMULATOR": "msrcache-emulator", **images_}
+    await Composed(docker, folder / "docker-compose.yml", env)("--profile", store, "build")
+    found = await services(store, folder / "docker-compose.yml", env)
+    del found[store]["ports"]
+    found[store]["network_mode"] = found[f"on-{store}"]["network_mode"] = "host"
+    found[f"on-{store}"]["environment"] = {
+        "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",
+        "REGISTRY_PROXY_REMOTEURL": upstream,
+    }
+    file = folder / f"{store}-{uuid.uuid4().hex[:8]}.yml"
+    file.write_text(yaml.safe_dump({"services": found, "volumes": {store: {}}}))
+    composed = Composed(docker, file, env)
+    try:
+        await composed("--profile", store, "up", "-d", "--no-build", f"on-{store}")
+        await until(lambda: answers(f"http://127.0.0.1:{port}/v2/"), what=f"the cache on {store}")
+        yield port
+    except AssertionError as error:
+        said = await composed("--profile", store, "logs", "--no-color")
+        raise AssertionError(f"{error}\nthe containers said:\n{said.out}{said.err}") from error
+    finally:
+        await composed("--profile", store, "down", "-v", "-t", "10")
+
+
+async def test_the_profile_of_s3_serves_pulls(
+    tmp_path: Path, docker: Docker, open_registry: RunningRegistry
+) -> None:
+    """Built without a network, up by one command, a pull cold and warm: the blobs come from the emulator."""
+    need("mmdebstrap")
+    image = images.simple_image(2, seed=5)
+    await push(open_registry.url, "lib/app", image, "1")
+    await emulator_context(tmp_path / "context", "versitygw")
+    async with profile(docker, "s3", tmp_path / "context", open_registry.url) as port:
+        for turn in ("cold", "warm"):
+            layout = await clients.crane_pull(f"127.0.0.1:{port}/lib/app:1", tmp_path / turn)
+            assert image.digest in (layout / "index.json").read_text()
+        fetched = [line for line in open_registry.requests() if line.startswith("GET") and "/blobs/" in line]
+        assert len(fetched) == len(image.all_blobs())

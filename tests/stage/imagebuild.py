@@ -11,15 +11,24 @@ import shutil
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.stage.clients import ran
 from tests.stage.engines import Docker
 from tests.stage.tools import PROJECT, cache_folder, need
 
-SUITE, PYTHON = "bookworm", "3.11"
+SUITE, PYTHON, BASE = "bookworm", "3.11", "msrcache-base:test"
 PACKAGES = "python3-minimal,libpython3.11-stdlib,ca-certificates"
 CONTEXT = ("msrcache", "docker", "Dockerfile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+EMULATORS_CONTEXT = (
+    *CONTEXT,
+    "docker-compose.yml",
+    ".dockerignore",
+    "scripts",
+    "tests/__init__.py",
+    "tests/stage",
+)
 
 
 def _hash(*parts: str) -> str:
@@ -55,56 +64,64 @@ def requirements() -> list[str]:
     return [*needed, "pip"]
 
 
-async def wheels() -> Path:
-    """A folder with a wheel of everything, for the base's Python."""
+async def wheels(wanted: Sequence[str]) -> Path:
+    """A folder with a wheel of everything that is wanted, for the base's Python."""
     pinned = (PROJECT / "constraints.txt").read_text()
-    target = cache_folder() / f"wheels-{_hash(PYTHON, pinned, *requirements())}"
+    target = cache_folder() / f"wheels-{_hash(PYTHON, pinned, *wanted)}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=target.parent, prefix=".building-"))
         argv = ["-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(building)]
         argv += ["--only-binary=:all:", "--python-version", PYTHON, "-c", str(PROJECT / "constraints.txt")]
         try:
-            await ran(sys.executable, *argv, *requirements(), seconds=300)
+            await ran(sys.executable, *argv, *wanted, seconds=300)
             building.rename(target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return target
 
 
-def _context(folder: Path, wheel_folder: Path) -> None:
-    for name in CONTEXT:
-        source = PROJECT / name
+def _context(folder: Path, names: Sequence[str], wheel_folders: Sequence[Path]) -> None:
+    for name in names:
+        source, target = PROJECT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy2(source, folder / name)
+            shutil.copy2(source, target)
     # linked, not copied: the cache may be on another file system, then it is copied after all
-    shutil.copytree(wheel_folder, folder / "wheels", copy_function=_link)
+    for wheel_folder in wheel_folders:
+        shutil.copytree(wheel_folder, folder / "wheels", copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
 
 
+async def import_base(docker: Docker) -> str:
+    """The base, known to the daemon by the name that is returned."""
+    await docker("import", await base_archive(), BASE, seconds=300)
+    return BASE
+
+
 async def build_image(docker: Docker, name: str = "msrcache:test") -> str:
     """Builds the Dockerfile on the base made here, cut off from every network; returns the image's name."""
-    base, wheel_folder = await base_archive(), await wheels()
-    await docker("import", base, "msrcache-base:test", seconds=300)
+    wheel_folder, base = await wheels(requirements()), await import_base(docker)
     with tempfile.TemporaryDirectory() as folder:
-        await asyncio.to_thread(_context, Path(folder), wheel_folder)
-        argv = [
-            "build",
-            "--network",
-            "none",
-            "--build-arg",
-            "BASE_IMAGE=msrcache-base:test",
-            "-t",
-            name,
-            folder,
-        ]
+        await asyncio.to_thread(_context, Path(folder), CONTEXT, [wheel_folder])
+        argv = ["build", "--network", "none", "--build-arg", f"BASE_IMAGE={base}", "-t", name, folder]
         await docker(*argv, seconds=600)
     return name
+
+
+async def emulator_context(folder: Path, *programs: str) -> None:
+    """What docker-compose builds from without a network: sources, wheels, programs as scripts/test-deps left them."""
+    folders = [await wheels(requirements()), await wheels(["pytest"])]
+    await asyncio.to_thread(_context, folder, EMULATORS_CONTEXT, folders)
+    for program in programs:
+        built = need(program).parent
+        await asyncio.to_thread(shutil.copytree, built, folder / "tools" / built.name)
