@@ -91,6 +91,7 @@ async def profile(docker: Docker, store: str, folder: Path, upstream: str) -> As
     found = await services(store, folder / "docker-compose.yml", env)
     del found[store]["ports"]
     found[store]["network_mode"] = found[f"on-{store}"]["network_mode"] = "host"
+    found[f"on-{store}"].pop("ulimits", None)  # a daemon in a sandbox may have fewer descriptors itself
     found[f"on-{store}"]["environment"] = {
         "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",
         "REGISTRY_PROXY_REMOTEURL": upstream,
