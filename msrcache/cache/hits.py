@@ -25,7 +25,7 @@ from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.errors import RangeInvalid
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import Span
-from msrcache.oci.registry import Blob, Chunk, Outcome
+from msrcache.oci.registry import Blob, Chunk, FileSpan, Outcome
 from msrcache.storage.driver import Content, StreamContent
 from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
@@ -160,24 +160,28 @@ class Hits:
         """Its bytes, given to the hot tier too where all of them come."""
         size, body = content.info.size, of_content(content, content.span)
         if isinstance(content, StreamContent):
-            body = self._unbroken(pull, content)
+            body = self._unbroken(pull, content.span, body)
         if self._local is None:
             return body
         self._local.note_use(pull.digest)
         whole = isinstance(content, StreamContent) and content.span == Span.whole(size)
         return self._local.teed(pull.digest, size, body) if whole else body
 
-    async def _unbroken(self, pull: BlobPull, content: StreamContent) -> AsyncGenerator[Chunk, None]:
+    async def _unbroken(
+        self, pull: BlobPull, span: Span, body: AsyncGenerator[Chunk, None]
+    ) -> AsyncGenerator[Chunk, None]:
         """A stream that breaks for good goes on from a fill: a store that is away is no reason to cut a pull."""
-        offset = content.span.start
+        offset = span.start
         try:
-            async for chunk in content.chunks:
-                offset += len(chunk)
-                yield chunk
+            async with aclosing(body):
+                async for chunk in body:
+                    assert not isinstance(chunk, FileSpan), "a stream sends bytes, not files"
+                    offset += len(chunk)
+                    yield chunk
         except StorageError as error:
             self._missed(pull, error)
-        if offset < content.span.stop:
-            async for rest in self._heal(pull, Span(offset, content.span.stop)):
+        if offset < span.stop:
+            async for rest in self._heal(pull, Span(offset, span.stop)):
                 yield rest
 
     async def _open(self, pull: BlobPull, stack: AsyncExitStack) -> Content:
