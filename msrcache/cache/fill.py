@@ -216,7 +216,8 @@ class Fill:
     async def _spooled(self, poured: Callable[[], None]) -> None:
         self.file = file = await self._kitchen.spool.open(self.digest)
         try:
-            async with self._kitchen.leases.hold(self.digest):
+            async with self._kitchen.leases.arrive(self.digest, size=None) as arrival:
+                await arrival.turn()
                 await self._brought_in(file, poured)
         except BaseException as error:
             self._break(error)
