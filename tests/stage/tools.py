@@ -48,6 +48,11 @@ def find(name: str) -> Path | None:
         if program == name:
             path = cache_folder() / f"{package}-{version}" / "node_modules/.bin" / name
             return path if path.exists() else None
+    for line in (PROJECT / "scripts/pip-tools.txt").read_text().splitlines():
+        program, version, package, inside = line.split()
+        if program == name:
+            path = cache_folder() / f"{package}-{version}" / inside
+            return path if path.exists() else None
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM}")
     return Path(found) if found else None
 
