@@ -18,9 +18,9 @@ from pathlib import Path
 from msrcache.access.htpasswd import AccountsError
 from msrcache.cache.backlog import Backlog
 from msrcache.cache.catalog import StoredCatalog
-from msrcache.cache.fill import FillSettings, Kitchen
 from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.inspect import Part, inspect
+from msrcache.cache.kitchen import FillSettings, Kitchen
 from msrcache.cache.lease import SoleReplica
 from msrcache.cache.links import Links
 from msrcache.cache.local import LocalTier

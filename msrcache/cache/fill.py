@@ -1,6 +1,8 @@
 """A fill: bringing one blob in. It belongs to no request.
 
-States: queued -> opening -> filling -> publishing -> ended, with one of the endings below.
+States: queued -> opening -> filling -> publishing -> ended, with one of the `endings`.
+Its bytes come from where the lease's turn points (`lease`): from the upstream, when it is this replica's to fetch; from
+the replica that fills; from the store. A source that breaks is followed by the next at the byte where it broke.
 
 Rules:
 1. Headers are known to readers as soon as the upstream's are (``opened``); bytes as soon as they are in the spool.
@@ -10,130 +12,47 @@ Rules:
 4. An ending other than complete leaves nothing visible in the store. What came before an outage stays in the spool
    and is continued by the next fill of the digest; what had a wrong digest does not.
 5. A fill that nobody reads for ``abandon`` and whose upstream gave nothing in that time is stopped.
-6. A store slower than the upstream holds up no fill: once all bytes are here and verified, storing them goes on behind
+6. What was followed is not stored here, its holder does that; but a fill that has all of it watches until it is
+   stored, and stores it when the holder died over it.
+7. A store slower than the upstream holds up no fill: once all bytes are here and verified, storing them goes on behind
    (`backlog`), and is given up where the room is needed.
 """
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
-from msrcache.cache.backlog import Backlog
+from msrcache.cache.endings import Ending, FillLeft, FoundMeanwhile, ending_of, tail_end
+from msrcache.cache.following import followed, stored
+from msrcache.cache.kitchen import Kitchen
 from msrcache.cache.layout import blob_key
-from msrcache.cache.lease import Leases
-from msrcache.cache.links import Links
-from msrcache.cache.local import LocalTier
-from msrcache.cache.presence import Presence
+from msrcache.cache.lease import Arrival, Fetch, Follow, Found, Leases, SoleReplica, Turn
 from msrcache.cache.publish import NotVisible, publish
 from msrcache.cache.pump import Pump, WriteFailed, finish
-from msrcache.cache.spool import Spool, SpooledFile, SpoolFull
+from msrcache.cache.spool import SpooledFile, SpoolFull
 from msrcache.cache.tail import Spilled, Tail
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Hasher
-from msrcache.oci.errors import (
-    ContentMismatch,
-    Denied,
-    RegistryError,
-    Unauthorized,
-    UpstreamUnavailable,
-    is_refusal,
-)
+from msrcache.oci.errors import ContentMismatch, RegistryError, UpstreamBroken
+from msrcache.oci.peers import Holder, NotFollowed, Sign
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
-from msrcache.oci.registry import Blob, Elsewhere, Registry
+from msrcache.oci.registry import Blob, Elsewhere
 from msrcache.storage.driver import SpoolFile
 from msrcache.storage.errors import LeftAlone, StorageError
-from msrcache.storage.store import Store
-from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import get_logger
-from msrcache.telemetry.metrics import Metrics
 from msrcache.telemetry.trail import Trail
 
 log = get_logger(__name__)
 
 
-class FillLeft(Exception):
-    """The fill was stopped before its headers were known: open another."""
-
-
-class Ending(StrEnum):
-    """How a fill ended; the metric's label."""
-
-    COMPLETE = "complete"
-    REFUSED = "refused"
-    ABSENT = "absent"
-    FAILED = "failed"
-    CUT = "cut"
-    LEFT = "left"
-
-
-def ending_of(error: BaseException | None) -> Ending:
-    """The ending that an error makes (pure)."""
-    match error:
-        case None:
-            return Ending.COMPLETE
-        case Unauthorized() | Denied():
-            return Ending.REFUSED
-        case UpstreamUnavailable():
-            return Ending.FAILED
-        case asyncio.CancelledError():
-            return Ending.LEFT
-        case RegistryError() if is_refusal(error):
-            return Ending.ABSENT
-        case _:
-            return Ending.CUT
-
-
-def tail_end(error: BaseException, *, written: int, hasher: Hasher) -> BaseException:
-    """What the readers of a fill that ended so are told (pure): go on by yourself, or be cut.
-
-    A wrong digest or an upstream that is away would meet a reader of its own again; a full spool, the opener's
-    ended credential or a fill that was stopped would not.
-    """
-    match error:
-        case WriteFailed() | SpoolFull() | OSError() | Unauthorized() | Denied() | asyncio.CancelledError():
-            return Spilled(written, hasher, error)
-        case RegistryError():
-            return error
-        case _:
-            return UpstreamUnavailable(f"the fill ended by an internal error: {type(error).__name__}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FillSettings:
-    """Seconds, but for the counts."""
-
-    concurrency: int = 64
-    queue: float = 10.0
-    abandon: float = 300.0
-    early: bool = False
-    verify_timeout: float = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kitchen:
-    """What every fill needs."""
-
-    upstream: Registry
-    store: Store
-    spool: Spool
-    backlog: Backlog
-    links: Links
-    presence: Presence
-    leases: Leases
-    metrics: Metrics
-    clock: Clock
-    settings: FillSettings
-    local: LocalTier | None = None
-
-
 class Fill:
     """One blob on its way in."""
 
-    def __init__(self, pull: BlobPull, kitchen: Kitchen) -> None:
+    def __init__(self, pull: BlobPull, kitchen: Kitchen, *, alone: bool = False) -> None:
+        """``alone``: the fleet is not asked, since what it would point to could not be read."""
         self.pull = pull
         self.digest = pull.digest
         self.state = "queued"
@@ -143,8 +62,13 @@ class Fill:
         self.started = kitchen.clock.monotonic()
         self.holders = 0
         self.closed = False
+        self.vouched = False
+        """Whether the upstream has answered the opener's own request for it."""
+        self.source = ""
+        """Where its bytes come from: upstream, store, or the replica that is followed."""
         self.trail = Trail()
         self._kitchen = kitchen
+        self._leases: Leases = SoleReplica() if alone else kitchen.leases
         self._hasher = Hasher(pull.digest.algorithm)
         self._error: BaseException | None = None
         self._begun = asyncio.Event()
@@ -216,9 +140,9 @@ class Fill:
     async def _spooled(self, poured: Callable[[], None]) -> None:
         self.file = file = await self._kitchen.spool.open(self.digest)
         try:
-            async with self._kitchen.leases.arrive(self.digest, size=None) as arrival:
-                await arrival.turn()
-                await self._brought_in(file, poured)
+            size = self._kitchen.sizes.get(self.digest)
+            async with self._leases.arrive(self.digest, size=size) as arrival:
+                await self._brought_in(arrival, file, poured)
         except BaseException as error:
             self._break(error)
             raise
@@ -234,23 +158,98 @@ class Fill:
             self.file = None
             await self._kitchen.spool.release(file)
 
-    async def _brought_in(self, file: SpooledFile, poured: Callable[[], None]) -> None:
+    async def _brought_in(self, arrival: Arrival, file: SpooledFile, poured: Callable[[], None]) -> None:
+        """Source by source until all of it is here, then until it is in the store or is known not to come there."""
         self.state = "opening"
-        publishing: asyncio.Task[None] | None = None
         try:
-            async with self._kitchen.upstream.blob(self._from(file.length)) as source:
-                tail = await self._open(source, file)
-                publishing = asyncio.create_task(self._stored(tail, file), name=f"publish {self.digest}")
-                self._publishing = publishing
-                await self._pour(source, tail, file)
+            while self._publishing is None or not self._all_here():
+                await self._from_source(await arrival.turn(), arrival, file)
             self.state = "publishing"
             poured()
-            await publishing
+            await self._publishing
         except BaseException as error:
             self._break(error)  # before the wait: the publisher is a reader of the tail
-            if publishing is not None:
-                await self._withdraw(publishing, error)
+            if self._publishing is not None:
+                await self._withdraw(self._publishing, error)
             raise
+
+    async def _from_source(self, turn: Turn, arrival: Arrival, file: SpooledFile) -> None:
+        match turn:
+            case Follow(holder):
+                await self._follow(holder, arrival, file)
+            case Found() if await self._found(file):
+                self._publish_by(self._seen(file))
+            case Found() | Fetch():
+                await self._fetch(arrival, file)
+
+    async def _follow(self, holder: Holder, arrival: Arrival, file: SpooledFile) -> None:
+        """The holder's bytes, as far as they come."""
+        self.source = holder.replica
+        following = followed(
+            self._kitchen.peers,
+            self.digest,
+            holder,
+            self._reached(file),
+            arrival=arrival,
+            written=lambda: self._reached(file),
+        )
+        try:
+            async with following as source:
+                await self._take(source, file)
+        except NotFollowed as error:
+            arrival.failed(error)
+        else:
+            self._publish_by(self._stored_by_others(arrival, file))
+
+    async def _found(self, file: SpooledFile) -> bool:
+        """Whether the store had the rest. A fill that nobody reads yet is over: its clients read the store."""
+        if self.tail is None:
+            raise FoundMeanwhile(f"{self.digest} was stored by another replica")
+        self.source = "store"
+        rest = stored(self._kitchen.store, self._kitchen.spool, self.digest, self._reached(file))
+        try:
+            async with rest as source:
+                await self._take(source, file)
+        except (NotFollowed, StorageError) as error:
+            log.warning(
+                "blob not read from the store, fetching it", digest=str(self.digest), error=str(error)
+            )
+            return False
+        return True
+
+    async def _fetch(self, arrival: Arrival, file: SpooledFile) -> None:
+        self.source = "upstream"
+        async with self._kitchen.upstream.blob(self._from(self._reached(file))) as source:
+            self.vouched = True
+            tail, rehash = self.tail, file.length if self.tail is None else 0
+            if tail is None:
+                tail = await self._open(source, file)
+            elif _rest_of(tail) != (source.descriptor.size, source.span.start):
+                raise UpstreamBroken(
+                    f"the upstream sent {source.span} of {source.descriptor.size} to go on {tail!r}"
+                )
+            self._publish_by(self._stored(arrival, tail, file))
+            await self._pour(source, tail, rehash)
+
+    def _publish_by(self, work: Coroutine[object, object, None]) -> None:
+        self._publishing = asyncio.create_task(work, name=f"publish {self.digest}")
+
+    def _all_here(self) -> bool:
+        return self.tail is not None and self.tail.verified
+
+    def _reached(self, file: SpooledFile) -> int:
+        return file.length if self.tail is None else self.tail.written
+
+    async def _take(self, source: Blob, file: SpooledFile) -> None:
+        """The rest of it from another replica or the store. Raises NotFollowed where it is not, or not all of it."""
+        tail, rehash = self.tail, file.length if self.tail is None else 0
+        if tail is None:
+            tail = await self._open(source, file)
+        elif _rest_of(tail) != (source.descriptor.size, source.span.start):
+            raise NotFollowed(
+                Sign.BROKEN, f"{source.span} of {source.descriptor.size} came to go on {tail!r}"
+            )
+        await self._pour(source, tail, rehash)
 
     async def _withdraw(self, publishing: "asyncio.Task[None]", error: BaseException) -> None:
         """Wait for the publisher whatever happens: it reads a descriptor that is about to be closed, and would
@@ -274,27 +273,56 @@ class Fill:
         self._opened.set()
         return self.tail
 
-    async def _pour(self, source: Blob, tail: Tail, file: SpooledFile) -> None:
+    async def _pour(self, source: Blob, tail: Tail, rehash: int) -> None:
         pump = Pump(self._kitchen.spool, tail, self._hasher)
-        await pump.rehash(file.length)
+        await pump.rehash(rehash)
         assert not isinstance(source.body, Elsewhere), "an upstream client follows redirects itself"
-        await pump.run(source.body)
+        try:
+            await pump.run(source.body)
+        except (NotFollowed, StorageError):
+            if tail.written != tail.size:  # else it broke behind its last byte: the digest will tell
+                raise
         self._hasher.verify(self.digest, tail.size)
         tail.verify()
 
-    async def _stored(self, tail: Tail, file: SpooledFile) -> None:
+    async def _stored(self, arrival: Arrival, tail: Tail, file: SpooledFile) -> None:
         """Bring it into the store, or be given up: that ends no fill."""
         published = False
         try:
             published = await self._publish(tail, file)
-            if published and (local := self._kitchen.local) is not None:
-                await local.take(self.digest, SpoolFile(tail.fd, file.path), tail.size)
+            if published:
+                arrival.stored()
+                await self._seen(file)
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
             if not published:
                 self._unstored("slow")
                 log.warning("blob not stored: the store is slower than the upstream", digest=str(self.digest))
+
+    async def _stored_by_others(self, arrival: Arrival, file: SpooledFile) -> None:
+        """Watch until it is in the store; store it where its holder died over it. Being given up ends the watch."""
+        assert self.tail is not None
+        waiting = NotFollowed(Sign.NOFILL, "all of it is here, and not in the store yet")
+        try:
+            arrival.failed(waiting)
+            while isinstance(turn := await arrival.turn(), Follow):
+                arrival.failed(waiting)
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            return
+        if isinstance(turn, Found):
+            await self._seen(file)
+        else:
+            await self._stored(arrival, self.tail, file)
+
+    async def _seen(self, file: SpooledFile) -> None:
+        """It is in the store: so it is believed there, and kept near."""
+        assert self.tail is not None
+        self._kitchen.presence.saw(self.digest, self.tail.size)
+        if (local := self._kitchen.local) is not None:
+            await local.take(self.digest, SpoolFile(self.tail.fd, file.path), self.tail.size)
 
     async def _publish(self, tail: Tail, file: SpooledFile) -> bool:
         """Whether it is in the store, as every replica will find it."""
@@ -319,7 +347,6 @@ class Fill:
         except (Spilled, RegistryError):
             pass  # the fill failed, and says so itself
         else:
-            kitchen.presence.saw(self.digest, tail.size)
             await kitchen.links.put_layer(self.pull.repository, self.digest)
             return True
         return False
@@ -363,3 +390,8 @@ class Fill:
             log.error("fill failed", ending=str(self.ending), error=str(error), **fields)
         else:
             log.info("fill ended", ending=str(self.ending), error=str(error), **fields)
+
+
+def _rest_of(tail: Tail) -> tuple[int, int]:
+    """The size and the first byte of what goes on a tail (pure)."""
+    return tail.size, tail.written

@@ -7,7 +7,8 @@ Decides nothing about rights: whoever joins has asked its own question first (pu
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from msrcache.cache.fill import Fill, Kitchen
+from msrcache.cache.fill import Fill
+from msrcache.cache.kitchen import Kitchen
 from msrcache.oci.digest import Digest
 from msrcache.oci.pulls import BlobPull
 from msrcache.telemetry.trail import TRAIL
@@ -35,9 +36,9 @@ class Fills:
         fill = self._under_way.get(digest)
         return None if fill is None or fill.closed else fill
 
-    def open(self, pull: BlobPull) -> Fill:
-        """A new fill with this pull's repository and credential; there must be none under way."""
-        fill = Fill(pull, self._kitchen)
+    def open(self, pull: BlobPull, *, alone: bool = False) -> Fill:
+        """A new fill with this pull's repository and credential; there must be none under way. ``alone``: as Fill."""
+        fill = Fill(pull, self._kitchen, alone=alone)
         task = asyncio.create_task(self._run(fill), name=f"fill {pull.digest}")
         self._under_way[fill.digest] = fill
         self._tasks[fill] = task
@@ -57,6 +58,7 @@ class Fills:
                 "digest": str(fill.digest),
                 "repository": str(fill.pull.repository),
                 "state": fill.state,
+                "source": fill.source,
                 "seconds": round(now - fill.started, 3),
                 "size": fill.tail.size if fill.tail else None,
                 "written": fill.tail.written if fill.tail else 0,

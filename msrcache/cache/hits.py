@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
-from msrcache.cache.fill import Kitchen
+from msrcache.cache.kitchen import Kitchen
 from msrcache.cache.layout import blob_key
 from msrcache.cache.localfolder import Opened
 from msrcache.cache.reading import of_content, of_file

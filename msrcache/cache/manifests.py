@@ -17,6 +17,7 @@ from msrcache.cache.flight import Flights
 from msrcache.cache.freshness import Freshness, Named
 from msrcache.cache.layout import blob_key
 from msrcache.cache.links import Links
+from msrcache.cache.sizes import Sizes
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ManifestInvalid, ManifestUnknown
@@ -45,11 +46,14 @@ log = get_logger(__name__)
 class Manifests:
     """Serves manifests by digest and by tag."""
 
-    def __init__(self, upstream: Registry, store: Store, links: Links, freshness: Freshness) -> None:
+    def __init__(
+        self, upstream: Registry, store: Store, links: Links, freshness: Freshness, sizes: Sizes
+    ) -> None:
         self._upstream = upstream
         self._store = store
         self._links = links
         self._freshness = freshness
+        self._sizes = sizes
         self._fetching: Flights[Digest, Manifest] = Flights()
         self._kept: OrderedDict[Digest, Manifest] = OrderedDict()
         self._kept_bytes = 0
@@ -213,6 +217,7 @@ class Manifests:
         digest = manifest.descriptor.digest
         if digest not in self._kept:
             self._kept_bytes += len(manifest.data)
+            self._sizes.learn(manifest.data)
         self._kept[digest] = manifest
         self._kept.move_to_end(digest)
         while self._kept_bytes > KEPT:

@@ -3,7 +3,8 @@
 A pull of a blob, in the order in which it is decided:
 1. a fill of the digest is under way here: the caller's own question, then its tail (joined);
 2. the store has it: the caller's own question and the repository's link, then the object or its URL (hit: hits);
-3. neither: a fill with the caller's own credential; its answer is the caller's verdict (miss);
+3. neither: a fill with the caller's own credential; its answer is the caller's verdict (miss). Where another replica
+   fills, its bytes, after the caller's own question (followed);
 4. no place in the queue in time, no room in the spool, or a range far beyond the tail: passed through, not stored.
 
 Invariants kept here: a store that fails is a miss; a refusal is nobody else's answer; no byte before the verdict.
@@ -15,11 +16,14 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from msrcache.cache.catalog import StoredCatalog
-from msrcache.cache.fill import Fill, FillLeft, Kitchen
+from msrcache.cache.endings import FillLeft, FoundMeanwhile
+from msrcache.cache.fill import Fill
 from msrcache.cache.fills import Fills
 from msrcache.cache.freshness import Freshness
 from msrcache.cache.hits import Hits
+from msrcache.cache.kitchen import Kitchen
 from msrcache.cache.manifests import Manifests
+from msrcache.cache.ownfills import OwnFills
 from msrcache.cache.reading import Reading, verified
 from msrcache.cache.redirects import Redirects
 from msrcache.cache.spool import SpoolFull
@@ -34,6 +38,9 @@ from msrcache.telemetry.trail import TRAIL
 
 FAR = 32 << 20
 """Bytes beyond the tail from which a range is passed through instead of waited for."""
+
+FILL_ENDINGS = (TimeoutError, SpoolFull, OSError, FillLeft, FoundMeanwhile, RegistryError)
+"""What a fill, or waiting for it, may end with before its size is known."""
 
 log = get_logger(__name__)
 
@@ -55,9 +62,11 @@ class PullThrough:
         self._redirects = redirects
         self._hits = Hits(kitchen, redirects, heal=self._resumed)
         self._freshness = freshness
-        self._manifests = Manifests(kitchen.upstream, kitchen.store, kitchen.links, freshness)
+        self._manifests = Manifests(kitchen.upstream, kitchen.store, kitchen.links, freshness, kitchen.sizes)
         self._catalog = catalog
         self.fills = Fills(kitchen)
+        self.own_fills = OwnFills(self.fills.find, kitchen.leases)
+        """What other replicas follow."""
 
     def __repr__(self) -> str:
         return f"<PullThrough {self.fills!r}>"
@@ -114,11 +123,23 @@ class PullThrough:
         await self._manifests.close()
 
     async def _admit_joiner(self, pull: BlobPull, fill: Fill) -> None:
-        """A fill vouches for its own repository; to one who asks in another, its digest is only a guess."""
-        if fill.pull.repository == pull.repository:
+        """A fill vouches for its own repository; to one who asks in another, its digest is only a guess.
+
+        As it is to everybody where the bytes come from another replica: for those see `_admitted`.
+        """
+        if fill.pull.repository == pull.repository and (fill.vouched or fill.tail is None):
             await pull.right.ask(pull)
         else:
             await self._hits.admit(pull)
+
+    async def _admitted(self, pull: BlobPull, fill: Fill, outcome: Outcome) -> Outcome:
+        """How the pull is answered, once it is known where the fill's bytes come from, and its caller admitted."""
+        if not fill.vouched:
+            await self._hits.admit(pull)
+            return Outcome.FOLLOWED if outcome is Outcome.MISS else outcome
+        if outcome is Outcome.MISS:
+            pull.right.granted(pull.repository)
+        return outcome
 
     async def _resumed(self, pull: BlobPull, span: Span) -> AsyncIterator[bytes | memoryview]:
         """The rest of a stored blob whose file could not be read under the server: from a fill, which heals it."""
@@ -127,7 +148,7 @@ class PullThrough:
         )
         part = replace(pull, head=False, range=RangeRequest(span.start, span.stop - 1))
         async with AsyncExitStack() as stack:
-            blob = await self._filled(part, stack)
+            blob = await self._filled(part, stack, alone=True)
             assert not isinstance(blob.body, Elsewhere)
             async for chunk in blob.body:
                 if not isinstance(chunk, FileSpan):
@@ -138,9 +159,10 @@ class PullThrough:
 
     # Neither here nor there: a fill.
 
-    async def _filled(self, pull: BlobPull, stack: AsyncExitStack) -> Blob:
+    async def _filled(self, pull: BlobPull, stack: AsyncExitStack, *, alone: bool = False) -> Blob:
+        """``alone``: the store has it and cannot be read, so the fleet, which would point there, is not asked."""
         while True:
-            fill, outcome = self._board(pull)
+            fill, outcome = self._board(pull, alone=alone)
             hold = await stack.enter_async_context(AsyncExitStack())
             await hold.enter_async_context(fill.held())
             if (trail := TRAIL.get()) is not None:
@@ -149,21 +171,32 @@ class PullThrough:
                 await self._admit_joiner(pull, fill)
             try:
                 tail = await self._turn(fill)
-            except (TimeoutError, SpoolFull, OSError, FillLeft, RegistryError) as error:
+            except FILL_ENDINGS as error:
                 await hold.aclose()
                 self.fills.dismiss(fill)
-                if _again(error, outcome):
-                    continue
-                if isinstance(error, RegistryError):
-                    raise
-                return await self._passed(pull, stack, reason=_why(error, pull))
+                if (blob := await self._otherwise(pull, stack, error, outcome, alone=alone)) is not None:
+                    return blob
+                alone = alone or isinstance(error, FoundMeanwhile)
+                continue
             return await self._followed(pull, stack, fill, tail, outcome)
 
-    def _board(self, pull: BlobPull) -> tuple[Fill, Outcome]:
+    async def _otherwise(
+        self, pull: BlobPull, stack: AsyncExitStack, error: Exception, outcome: Outcome, *, alone: bool
+    ) -> Blob | None:
+        """What a pull gets whose fill ended before it began; None: another fill. Raises what is its own answer."""
+        if isinstance(error, FoundMeanwhile):
+            return None if alone else await self._hits.blob(pull, stack)
+        if _again(error, outcome):
+            return None
+        if isinstance(error, RegistryError):
+            raise error
+        return await self._passed(pull, stack, reason=_why(error, pull))
+
+    def _board(self, pull: BlobPull, *, alone: bool) -> tuple[Fill, Outcome]:
         fill = self.fills.find(pull.digest)
         if fill is not None:
             return fill, Outcome.JOINED
-        return self.fills.open(pull), Outcome.MISS
+        return self.fills.open(pull, alone=alone), Outcome.MISS
 
     async def _turn(self, fill: Fill) -> Tail:
         """The fill's tail. Raises TimeoutError when it has not had its turn in time, or what ended it."""
@@ -174,8 +207,7 @@ class PullThrough:
     async def _followed(
         self, pull: BlobPull, stack: AsyncExitStack, fill: Fill, tail: Tail, outcome: Outcome
     ) -> Blob:
-        if outcome is Outcome.MISS:
-            pull.right.granted(pull.repository)
+        outcome = await self._admitted(pull, fill, outcome)
         if self._kitchen.local is not None:
             self._kitchen.local.note_use(pull.digest)
         span = _resolve(pull.range, tail.size)

@@ -119,7 +119,10 @@ TABLE: tuple[Row, ...] = (
         "reason",
     ),
     _counter(
-        "fills_total", "fills", "Fills ended: complete, refused, absent, failed, cut or left.", "ending"
+        "fills_total",
+        "fills",
+        "Fills ended: complete, found, refused, absent, failed, cut or left.",
+        "ending",
     ),
     _seconds("fill_seconds", _LONG, "From the start of a fill to its end."),
     _counter(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from msrcache.cache.backlog import Backlog
-from msrcache.cache.fill import FillSettings, Kitchen
 from msrcache.cache.freshness import Freshness, FreshnessSettings
+from msrcache.cache.kitchen import FillSettings, Kitchen
 from msrcache.cache.layout import blob_key
-from msrcache.cache.lease import SoleReplica
+from msrcache.cache.lease import Leases, SoleReplica
 from msrcache.cache.links import Links
 from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
@@ -19,11 +19,12 @@ from msrcache.cache.redirects import Redirects, RedirectSettings
 from msrcache.cache.spool import Spool
 from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository
+from msrcache.oci.peers import Followable
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere, FileSpan
 from msrcache.storage.errors import NotFound, StorageError
-from msrcache.storage.memory import Memory
+from msrcache.storage.memory import Contents, Memory
 from msrcache.storage.store import Store
 from msrcache.telemetry.metrics import Metrics
 from tests.stage.bucket import Bucket, Signing
@@ -135,37 +136,44 @@ async def cache(
     service: Bucket | None = None,
     redirecting: RedirectSettings | None = None,
     local: Local | None = None,
+    contents: Contents | None = None,
+    leases: Leases | None = None,
+    peers: Followable | None = None,
 ) -> AsyncIterator[Cache]:
     """A cache that is closed on leaving; over a service with signed URLs its hits are redirected."""
-    upstream, sickness, clock, metrics = upstream or FakeUpstream(), Sickness(), FakeClock(), Metrics()
-    settings = settings or FillSettings()
-    memory = Signing(service, faults=sickness) if service is not None else Memory(faults=sickness)
+    upstream, settings = upstream or FakeUpstream(), settings or FillSettings()
+    sickness, clock, metrics = Sickness(), FakeClock(), Metrics()
+    memory = Memory(contents, faults=sickness) if service is None else Signing(service, faults=sickness)
     store, spool = Store(memory, metrics=metrics, clock=clock), Spool(path / "spool", size=spool_size)
     await spool.start()
-    links, presence = Links(store, clock), Presence(clock)
-    redirecting = redirecting or RedirectSettings()
-    redirects = Redirects(store, presence, settings=redirecting, metrics=metrics, clock=clock)
     hot = await tier(path / "local", local, clock=clock, metrics=metrics) if local is not None else None
     kitchen = Kitchen(
         upstream=upstream,
         store=store,
         spool=spool,
         backlog=Backlog(spool, limit=settings.concurrency, metrics=metrics),
-        links=links,
-        presence=presence,
-        leases=SoleReplica(),
+        links=Links(store, clock),
+        presence=Presence(clock),
+        leases=leases or SoleReplica(),
+        peers=peers,
         metrics=metrics,
         clock=clock,
         settings=settings,
         local=hot,
     )
-    pulls = PullThrough(kitchen, Freshness(upstream, links, clock, FreshnessSettings()), redirects)
+    freshness = Freshness(upstream, kitchen.links, clock, FreshnessSettings())
+    pulls = PullThrough(kitchen, freshness, _redirects(kitchen, redirecting or RedirectSettings()))
     made = Cache(upstream, memory, spool, pulls, sickness, metrics, clock, hot)
     try:
         yield made
     finally:
         await made.close()
         await store.close()
+
+
+def _redirects(kitchen: Kitchen, settings: RedirectSettings) -> Redirects:
+    parts = kitchen.store, kitchen.presence
+    return Redirects(*parts, settings=settings, metrics=kitchen.metrics, clock=kitchen.clock)
 
 
 def blob_pull(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msrcache.cache.fill import FillSettings
+from msrcache.cache.kitchen import FillSettings
 from msrcache.oci.digest import Digest
 from msrcache.oci.registry import Outcome
 from tests.cache.kitchen import Cache, blob_pull, cache

@@ -2,26 +2,37 @@
 
 The awaits are found in the syntax tree, so a new one is a case of its own at once. Each case plays the same scenes: an
 outage that leaves a file behind, a fill that continues it, a spool's disk that fills up under its readers, a read
-from the store, and a fill into one that tells checksums; two readers at a time, the second joins.
+from the store, a fill into one that tells checksums, and fills that follow another replica: to its end, until it breaks
+and the store has it, until it is silent and this replica goes on; two readers at a time, the second joins.
 """
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from msrcache.cache import publish, pump, reading
+from msrcache.cache import following, publish, pump, reading
+from msrcache.cache.layout import blob_key
+from msrcache.cache.lease import Fetch, Follow, Found, Turn
+from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import UpstreamUnavailable
+from msrcache.oci.peers import Holder, NotFollowed, Sign
+from msrcache.oci.ranges import Span
+from msrcache.oci.registry import Blob, Chunk, Outcome
 from msrcache.storage.errors import NotFound, StorageError
+from tests.cache import fleet
 from tests.cache.awaits import Point, Trap, points
+from tests.cache.fleet import HOLDER, ScriptedLeases
 from tests.cache.kitchen import Cache, Local, blob_pull, cache
 
-MODULES = ("fill", "pump", "publish", "reading", "spool")
-POINTS = {"fill": 24, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
+MODULES = ("fill", "following", "pump", "publish", "reading", "spool")
+POINTS = {"fill": 41, "following": 8, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
 """How many awaits, steps of an `async for`, and entries into and exits from an `async with` each module has."""
 
 FAULTS: dict[str, type[Exception] | None] = {
@@ -41,13 +52,14 @@ ONLY_CANCELLED = {
     "asyncio.wait({working})": "asyncio.wait raises nothing, and the thread's result would be lost with it",
     "asyncio.shield(opening)": "an error means that the thread opened nothing; one behind it would lose the file",
     "asyncio.sleep(wait)": "sleeping raises nothing",
+    "arrival.turn()": "by contract a sick store raises nothing there",
 }
 """What is awaited and cannot fail, and why: these points are only cancelled."""
 
 CLEANING = {
     "self._let_go()",
     "self._kitchen.spool.release(file)",
-    "self._withdraw(publishing, error)",
+    "self._withdraw(self._publishing, error)",
     "finish(publishing)",
     "finish(writing)",
     "asyncio.shield(self.run(partial(_close, file, keep=keep)))",
@@ -55,6 +67,8 @@ CLEANING = {
 """Cleaning up: an error comes behind it. In its place it would leave out what has to be done, as no failure does."""
 
 NOT_PLAYED = {
+    "arrival.dead()": "in a task that nobody else has to cancel; by contract a sick store raises nothing there",
+    "asyncio.sleep(QUIET)": "in the same task",
     "self.run(lambda: _take_stock(self.path))": "before any pull: where it fails, the process does not start",
     "asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)": "after the last pull: the process ends",
 }
@@ -68,6 +82,9 @@ SPARED = frozenset({"Spool.run"})
 
 FULL = 131_072
 """Bytes after which the spool's disk is full, where a scene wants it: two of the upstream's chunks."""
+
+
+FOLLOW = Follow(HOLDER)
 
 
 def _data(seed: int) -> bytes:
@@ -109,6 +126,30 @@ class _Lagging:
             self._hidden.add(key)
 
 
+class _Peer:
+    """Another replica that has a blob: it breaks at a byte, or falls silent there."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.breaks_at = self.silent_at = -1
+
+    @asynccontextmanager
+    async def follow(self, digest: Digest, holder: Holder, start: int) -> AsyncIterator[Blob]:
+        """As Followable."""
+        size = len(self.data)
+        descriptor = Descriptor("application/octet-stream", digest, size)
+        yield Blob(descriptor, Span(start, size), Outcome.FOLLOWED, self._body(start))
+
+    async def _body(self, start: int) -> AsyncIterator[Chunk]:
+        for at in range(start, len(self.data), 10_000):
+            if at == self.breaks_at:
+                self.breaks_at = -1
+                raise NotFollowed(Sign.BROKEN, "cut")
+            if at == self.silent_at:
+                await asyncio.Event().wait()
+            yield self.data[at : at + 10_000]
+
+
 class _Disk:
     """The spool's disk; full beyond byte FULL where a test says so."""
 
@@ -127,9 +168,11 @@ class _Disk:
 class _Stage:
     """One cache and the scenes played on it; each leaves it checked."""
 
-    def __init__(self, kept: Cache, disk: _Disk) -> None:
+    def __init__(self, kept: Cache, disk: _Disk, leases: ScriptedLeases, peer: _Peer) -> None:
         self._kept = kept
         self._disk = disk
+        self._script = leases.script
+        self._peer = peer
         self._tasks = len(asyncio.all_tasks())
         self._descriptors = _descriptors()
 
@@ -141,10 +184,36 @@ class _Stage:
         await self._scene(_data(1))
         self._kept.memory.contents.checksums = True
         await self._scene(_data(3))
+        await self._followed(_data(4), FOLLOW, FOLLOW, Found(), stored=True)
+        await self._followed(_data(5), FOLLOW, Found(), breaks_at=100_000, stored=True)
+        await self._followed(_data(6), FOLLOW, Fetch(), silent_at=50_000)
+        await self._followed(_data(7), FOLLOW, Fetch())
+
+    async def _followed(
+        self, data: bytes, *turns: Turn, breaks_at: int = -1, silent_at: int = -1, stored: bool = False
+    ) -> None:
+        """A blob that another replica fills; ``stored``: it comes into the store just before it is found there."""
+
+        def due(turn: Turn) -> None:
+            if isinstance(turn, Found):
+                self._kept.memory.contents.objects.update(there)
+
+        await self._kept.memory.put(key := blob_key(Digest.of(data)), data)
+        there = {key: self._kept.memory.contents.objects.pop(key)} if stored else {}
+        self._kept.memory.contents.objects.pop(key, None)
+        self._peer.data, self._peer.breaks_at, self._peer.silent_at = data, breaks_at, silent_at
+        self._script.turns, self._script.gate = deque(turns), due
+        if silent_at >= 0:
+            self._script.silent.set()
+        try:
+            await self._scene(data)
+        finally:
+            self._script.turns = deque([Fetch()])
+            self._script.silent.clear()
 
     async def healed(self) -> None:
         """Without the fault, all is there again."""
-        for seed in (1, 2):
+        for seed in (1, 2, 4, 5, 6, 7):
             assert await self._read(_data(seed)) == _data(seed)
         await self._kept.pulls.settled()
         await self._clean()
@@ -196,16 +265,21 @@ async def test_a_fault_at_an_await(
     monkeypatch.setattr(pump, "QUEUED", 100_000)
     monkeypatch.setattr(reading, "LARGE", 10_000)
     monkeypatch.setattr(publish, "FIRST_WAIT", 0)
+    monkeypatch.setattr(following, "QUIET", 0)
     disk = _Disk(monkeypatch)
     trap = Trap(point, _error(fault), passage=passage, behind=point.text in CLEANING, spares=SPARED)
+    leases, peer = fleet.leases(Fetch()), _Peer()
     with capture_logs():
-        async with cache(tmp_path, local=Local(size=1)) as kept, asyncio.timeout(10):
+        async with (
+            cache(tmp_path, local=Local(size=1), leases=leases, peers=peer) as kept,
+            asyncio.timeout(10),
+        ):
             kept.memory.faults = _Lagging()
             await kept.get(
                 blob_pull(kept.upstream.publish("team/a", b"warm"))
             )  # the threads' own descriptors
             await kept.pulls.settled()
-            stage = _Stage(kept, disk)
+            stage = _Stage(kept, disk, leases, peer)
             with monkeypatch.context() as patch:
                 trap.set(patch)
                 await stage.played()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from msrcache.cache import pump
-from msrcache.cache.fill import Ending, FillSettings, ending_of, tail_end
+from msrcache.cache.endings import Ending, ending_of, tail_end
+from msrcache.cache.kitchen import FillSettings
 from msrcache.cache.pump import WriteFailed
 from msrcache.cache.spool import SpoolFull
 from msrcache.cache.tail import Spilled

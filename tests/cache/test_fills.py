@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from msrcache.cache.fill import Ending, Fill, FillLeft, FillSettings
+from msrcache.cache.endings import Ending, FillLeft
+from msrcache.cache.fill import Fill
+from msrcache.cache.kitchen import FillSettings
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import BlobUnknown
 from msrcache.oci.registry import Outcome
