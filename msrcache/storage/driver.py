@@ -11,9 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Final, Protocol, Self, TypeAlias, runtime_checkable
 
 from msrcache.oci.ranges import Span
+
+REPLACED: Final = 1 << 20
+"""Bytes up to which an object may be replaced by other content. A larger one is named by its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Driver(Protocol):
 
     def open(self, key: str, span: Span | None = None) -> AbstractAsyncContextManager[Content]:
         """The object or a span of it, in one round trip with no stat before it; an open object outlives its
-        replacement and its deletion.
+        replacement and its deletion. Sees every put of at most REPLACED bytes that completed on any replica.
 
         A stop beyond the end is clamped; a start at or beyond it raises RangeNotSatisfiable, so every span of
         an empty object does. Raises NotFound.
@@ -114,7 +117,7 @@ class Driver(Protocol):
         ...
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write a small object; atomic, durable; replaces."""
+        """Write a small object; atomic, durable; replaces. One of more than REPLACED bytes replaces only itself."""
         ...
 
     async def create(self, key: str, data: bytes) -> bool:

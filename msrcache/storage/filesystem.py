@@ -25,7 +25,7 @@ from typing import Final
 
 from msrcache.oci.ranges import Span
 from msrcache.storage.disk import Disk
-from msrcache.storage.driver import FileContent, ObjectInfo
+from msrcache.storage.driver import REPLACED, FileContent, ObjectInfo
 from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.filewriter import FileWriter
 from msrcache.storage.lookups import GONE, SILLY, Lookups
@@ -150,7 +150,7 @@ class Filesystem:
         return _info(self.lookups.at(self.path(key), Path.stat, presence=True), key, self.name)
 
     def _open(self, key: str, span: Span | None) -> FileContent:
-        fd, status = self.lookups.at(self.path(key), _open_to_read)
+        fd, status = self._newest(self.path(key))
         try:
             info = _info(status, key, self.name)
             if span is None:
@@ -161,6 +161,20 @@ class Filesystem:
         except BaseException:
             os.close(fd)
             raise
+
+    def _newest(self, path: Path) -> tuple[int, os.stat_result]:
+        """The file that stands there, open; not the one before, which somebody may still read (`lookups`)."""
+        fd, status = self.lookups.at(path, _open_to_read)
+        if status.st_size > REPLACED or not self.lookups.remembers_presence:
+            return fd, status
+        try:
+            if os.path.samestat(status, self.lookups.at(path, Path.stat, presence=True)):
+                return fd, status
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return self.lookups.at(path, _open_to_read)
 
 
 def _walk(top: Path, prefix: str) -> Iterator[list[tuple[str, ObjectInfo]]]:

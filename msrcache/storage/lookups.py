@@ -9,7 +9,10 @@ where an exclusive create and unlink took 2.3 ms and reading the folder 1.3 ms.
 
 Rules:
 1. A stat believes neither presence nor absence: it asks anew first (except where the mount remembers nothing).
-2. An open asks the server for the name itself when it is there. Only its miss is doubted.
+2. An open asks for the file that the name had here, and gets it as long as anybody has it open: of what was
+   replaced a moment ago, the old one (measured: 30 of 30 where its replacer had it open). So a small file, which
+   may be replaced by other bytes, is compared with its name asked anew: one question more. A large one is named by
+   its digest: whichever it is has the right bytes. Of an open's miss only the absence is doubted.
 3. What the mount remembers is read from its options, again every RECHECK seconds; `nfs: true` remembers everything.
 4. A folder that is gone, or that was made anew by others, says nothing of what is in it: its parent is asked.
 5. ESTALE, a handle that the server has forgotten, means that the name was removed or replaced meanwhile: it is

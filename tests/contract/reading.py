@@ -114,6 +114,16 @@ class ReadingClauses:
             assert await rest(content) == b"a" * 300_000
         assert await read(there, KEY) == b"b" * 200_000
 
+    async def test_open_sees_a_replacement_of_what_is_being_read(self, here: Driver, there: Driver) -> None:
+        """Who opens after a put gets what was put, although the one before is open on either side."""
+        await here.put(KEY, b"a" * 3000)
+        for reader in (there, here):
+            async with reader.open(KEY) as content:
+                await here.put(KEY, b"b" * 2000)
+                assert [await read(driver, KEY) for driver in (there, here)] == [b"b" * 2000] * 2
+                await here.put(KEY, b"a" * 3000)
+                assert await read(there, KEY) == await rest(content) == b"a" * 3000
+
     async def test_open_survives_a_deletion_while_reading(self, here: Driver, there: Driver) -> None:
         """The same when it is deleted."""
         await here.put(KEY, b"a" * 300_000)

@@ -167,6 +167,18 @@ class ReadsWhatStandsNow(Opens):
         return replace(content, chunks=late())
 
 
+@noticed_by("test_open_sees_a_replacement_of_what_is_being_read")
+class OpensWhatIsOpen(Honest):
+    @asynccontextmanager
+    async def open(self, key: str, span: Span | None = None) -> AsyncIterator[Content]:
+        async with super().open(key, span) as content:
+            data = self.shared.setdefault(key, self.bytes_of(key))
+            try:
+                yield StreamContent(content.info, Span.whole(len(data)), one(data))
+            finally:
+                self.shared.pop(key, None)
+
+
 @noticed_by("test_open_survives_a_deletion_while_reading")
 class LosesWhatIsDeleted(Opens):
     def content(self, key: str, content: StreamContent) -> Content:

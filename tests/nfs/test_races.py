@@ -58,6 +58,30 @@ async def test_what_is_stored_here_is_seen_there(nodes: Fleet, mount: str) -> No
         await asyncio.gather(here.close(), there.close())
 
 
+@pytest.mark.parametrize("mount", ["default", "positive"])
+async def test_what_is_replaced_here_is_read_there(nodes: Fleet, mount: str) -> None:
+    """Records that are replaced again and again while both machines read them: who opens after a put has it.
+
+    The machine that replaces a file which it has open keeps the old one alive under another name, and the other
+    machine's kernel would open that.
+    """
+    async with on_nodes(nodes, mount) as stores:
+        here, there = stores.on(stores.here), stores.on(stores.there)
+        late: list[tuple[str, int]] = []
+
+        async def keep(name: str) -> None:
+            await here.put(name, b"-1")
+            for number in range(ROUNDS // 50):
+                async with (here if number % 2 else there).open(name), there.open(name):
+                    await here.put(name, b"%d" % number)
+                    if await read(there, name) != b"%d" % number:
+                        late.append((name, number))
+
+        await asyncio.gather(*(keep(f"records/{number}") for number in range(TOGETHER // 4)))
+        assert late == []
+        await asyncio.gather(here.close(), there.close())
+
+
 async def test_of_fifty_creates_one_wins(nodes: Fleet) -> None:
     """Of one key by fifty at once, and of fifty keys by two at once: one each, and its content stands."""
     async with on_nodes(nodes, "default") as stores:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.oci.ranges import Span
-from msrcache.storage.driver import FileContent
+from msrcache.storage.driver import REPLACED, FileContent
 from msrcache.storage.errors import Denied, NoSpace, NotFound, ReadOnly, StorageError, Unavailable
 from msrcache.storage.filesystem import DEFAULT_ROOT, Filesystem, make
 from msrcache.storage.parameters import ParameterError
@@ -203,6 +203,45 @@ async def test_what_an_nfs_client_keeps_of_removed_files_is_no_object(driver: Fi
     await driver.put("a/.nfs", b"1")
     (driver.root / "a/.nfs0000000000c0ffee00000001").touch()
     assert [key async for key, _ in driver.list("")] == ["a/.nfs"]
+
+
+@pytest.mark.parametrize(("size", "nfs", "questions"), [(9, True, 1), (REPLACED + 1, True, 0), (9, False, 0)])
+async def test_only_what_may_be_replaced_is_asked_for_anew(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    nfs: bool,  # noqa: FBT001
+    questions: int,
+) -> None:
+    """A hit of a large blob costs the file server nothing more, and a local disk is believed."""
+    driver = Filesystem(tmp_path, threads=4, nfs=nfs)
+    await driver.put("a", b"." * size)
+    asked: list[Path] = []
+    monkeypatch.setattr(driver.lookups, "ask_anew", asked.append)
+    async with driver.open("a") as content:
+        assert content.info.size == size
+    assert len(asked) == questions
+    await driver.close()
+
+
+async def test_what_was_replaced_when_it_was_opened_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that the name had is let go, the one that it has is read; one that is gone is gone. No leak."""
+    driver = Filesystem(tmp_path, threads=4, nfs=True)
+    await driver.put("a", b"old")
+    new = tmp_path / "new"
+    new.write_bytes(b"newer")
+    monkeypatch.setattr(
+        driver.lookups, "ask_anew", lambda path: new.replace(path) if new.exists() else path.unlink()
+    )
+    before = descriptors(tmp_path)
+    async with driver.open("a") as content:
+        assert os.pread(content.fd, 9, 0) == b"newer"
+    with pytest.raises(NotFound):
+        await driver.stat("a")
+    await driver.close()
+    assert descriptors(tmp_path) == before
 
 
 async def _fail_within(driver: Filesystem) -> None:
