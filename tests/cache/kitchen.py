@@ -161,8 +161,7 @@ async def cache(
         settings=settings,
         local=hot,
     )
-    freshness = Freshness(upstream, kitchen.links, clock, FreshnessSettings())
-    pulls = PullThrough(kitchen, freshness, _redirects(kitchen, redirecting or RedirectSettings()))
+    pulls = _pulls(kitchen, redirecting or RedirectSettings())
     made = Cache(upstream, memory, spool, pulls, sickness, metrics, clock, hot)
     try:
         yield made
@@ -171,9 +170,11 @@ async def cache(
         await store.close()
 
 
-def _redirects(kitchen: Kitchen, settings: RedirectSettings) -> Redirects:
-    parts = kitchen.store, kitchen.presence
-    return Redirects(*parts, settings=settings, metrics=kitchen.metrics, clock=kitchen.clock)
+def _pulls(kitchen: Kitchen, settings: RedirectSettings) -> PullThrough:
+    freshness = Freshness(kitchen.upstream, kitchen.links, kitchen.clock, FreshnessSettings())
+    metrics, clock = kitchen.metrics, kitchen.clock
+    redirects = Redirects(kitchen.store, kitchen.presence, settings=settings, metrics=metrics, clock=clock)
+    return PullThrough(kitchen, freshness, redirects)
 
 
 def blob_pull(
