@@ -19,6 +19,7 @@ from msrcache.access.htpasswd import AccountsError
 from msrcache.cache.backlog import Backlog
 from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.freshness import Freshness, FreshnessSettings
+from msrcache.cache.heartbeat import Heartbeat
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.kitchen import FillSettings, Kitchen
 from msrcache.cache.lease import SoleReplica
@@ -27,10 +28,12 @@ from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
 from msrcache.cache.pullthrough import PullThrough
 from msrcache.cache.redirects import Clients, Redirects, RedirectSettings
+from msrcache.cache.replica import new_replica_id
 from msrcache.cache.spool import Spool
 from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
+from msrcache.fleet import heartbeat
 from msrcache.inquiry import CannotStart, Inquiry
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
@@ -80,6 +83,7 @@ class Application:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.replica = new_replica_id()
         self.metrics = Metrics()
         self.clock = SystemClock()
         self.spool = Spool(config.spool_path, size=config.cache.spool.size)
@@ -91,6 +95,7 @@ class Application:
         self.redirects: Redirects
         self.local: LocalTier | None = None
         self.pulls: PullThrough
+        self.fleet: Heartbeat
         self.service: Service
 
     @asynccontextmanager
@@ -160,10 +165,20 @@ class Application:
             access_log = AccessLog(LineWriter(sys.stdout.buffer, dropped=dropped), style)
             stack.callback(access_log.close)
         health = Health(degraded=self.degraded, fills=self.pulls.fills.rows, checks=Checks(config.health))
+        self.fleet = heartbeat(
+            self.replica,
+            self.store,
+            health,
+            interval=config.cache.heartbeat,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        stack.push_async_callback(self.fleet.close)
         around = Surroundings(metrics=self.metrics, health=health, access_log=access_log, clock=self.clock)
         self.service = Service(self.pulls, self.inquiry.gate, _server_settings(config), around)
         stack.push_async_callback(self.service.close)
         await self.service.start()
+        self.fleet.start()
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         section, breaker = self.config.storage, self.config.cache.storage.breaker

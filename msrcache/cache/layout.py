@@ -13,6 +13,8 @@ from msrcache.oci.names import Repository, Tag
 ROOT = "docker/registry/v2/"
 REPOSITORIES = ROOT + "repositories/"
 BLOBS = ROOT + "blobs/"
+OURS = "msrcache/"
+REPLICAS = OURS + "replicas/"
 
 _REVISION = re.compile(re.escape(REPOSITORIES) + r"(?P<name>.+)/(?:_manifests/revisions|_layers)/.+/link\Z")
 
@@ -40,6 +42,17 @@ def tag_link(repository: Repository, tag: Tag) -> str:
 def tag_index_link(repository: Repository, tag: Tag, digest: Digest) -> str:
     """Says that the tag once named this digest; Docker Registry walks these when it deletes."""
     return f"{REPOSITORIES}{repository}/_manifests/tags/{tag}/index/{digest.algorithm}/{digest.hex}/link"
+
+
+def replica_key(replica: str) -> str:
+    """Where a replica shows its heartbeat."""
+    return REPLICAS + replica
+
+
+def replica_of(key: str) -> str | None:
+    """The replica whose heartbeat stands at this key; None for any other key."""
+    name = key.removeprefix(REPLICAS)
+    return name if name != key and name and "/" not in name else None
 
 
 def parse_link(data: bytes) -> Digest | None:

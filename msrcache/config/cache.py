@@ -241,6 +241,8 @@ class CacheSection(Section):
     drain: DrainSection = DrainSection()
     catalog: Literal["upstream", "store"] = "upstream"
     """Who answers _catalog."""
+    heartbeat: Seconds = 5.0
+    """How often a replica shows the others that it lives, and looks at one of them; 0: never, for a single one."""
     lease: LeaseSection = LeaseSection()
     storage: StoreSection = StoreSection()
     belief: PositiveSeconds = 600.0

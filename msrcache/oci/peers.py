@@ -1,5 +1,6 @@
 """Replicas of one fleet, as they see each other's fills. Values and a protocol only; see protocols, section 4."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,4 +43,22 @@ class Followable(Protocol):
         """The holder's fill from byte ``start`` on, its last bytes held back until they are verified.
 
         Entering waits until the size is known. Raises NotFollowed, also out of the body.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica that lives, and where its peer port is (host:port)."""
+
+    replica: str
+    address: str
+
+
+class Fleet(Protocol):
+    """Who lives, as far as this process has seen; never more than a hint (protocols, section 1)."""
+
+    def alive(self) -> Sequence[Member]:
+        """This replica and each other that lives, is not leaving, and can be asked; in order of their names.
+
+        What another replica holds for alive differs for a while after one came or went. Costs no request.
         """

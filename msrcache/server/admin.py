@@ -31,10 +31,13 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Health:
-    """What is known of this replica. `degraded`: part -> reason; `fills`: a mapping for each under way."""
+    """What is known of this replica, and by it of the others. `degraded`: part -> reason; `fills`: a mapping for each
+    under way; `fleet`: what /debug/fleet shows.
+    """
 
     degraded: Callable[[], Mapping[str, str]] = dict
     fills: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    fleet: Callable[[], Mapping[str, object]] = dict
     checks: Checks = field(default_factory=Checks)
     state: State = State.STARTING
 
@@ -105,6 +108,8 @@ class Admin:
                 return _json(503 if failing else 200, failing)
             case "/debug/fills":
                 return _json(200, list(self._health.fills()))
+            case "/debug/fleet":
+                return _json(200, self._health.fleet())
             case "/debug/vars":
                 return _json(200, {"version": __version__, "pid": os.getpid(), **self._vitals()})
         return None

@@ -184,6 +184,12 @@ TABLE: tuple[Row, ...] = (
         "Questions of access: yes, refused, unavailable, or joined to an equal one.",
         "answer",
     ),
+    _gauge(
+        "replicas",
+        "replicas",
+        "Replicas on this store as this one sees them, itself included: alive or silent.",
+        "state",
+    ),
     _seconds("loop_lag_seconds", _SHORT, "How late the event loop was for a timer."),
     _gauge("connections", "connections", "Client connections open."),
     _counter("connections_refused_total", "connections", "Client connections refused, by reason.", "reason"),
@@ -234,6 +240,7 @@ class Metrics:
     readafterwrite_failures_total: Counter
     verdicts_total: Counter
     questions_total: Counter
+    replicas: Gauge
     loop_lag_seconds: Histogram
     connections: Gauge
     connections_refused_total: Counter

@@ -14,8 +14,13 @@ from tests.stage.process import until
 from tests.stage.scripted import PATIENCE, Scripted, reset
 
 
-def configuration(folder: Path, *upstreams: str, mode: str = "open", more: str = "") -> str:
-    """A config.yml with no patience to spare; `more` are further lines of its cache section."""
+def configuration(
+    folder: Path, *upstreams: str, mode: str = "open", more: str = "", heartbeat: str = "0s"
+) -> str:
+    """A config.yml with no patience to spare; `more` are further lines of its cache section.
+
+    Without a heartbeat the store is asked for nothing but pulls: a play of several replicas sets one.
+    """
     entries = "".join(f"    - url: {url}\n" for url in upstreams)
     return (
         "version: 0.1\n"
@@ -24,7 +29,7 @@ def configuration(folder: Path, *upstreams: str, mode: str = "open", more: str =
         "http: {addr: '127.0.0.1:0', draintimeout: 5s}\n"
         f"cache:\n  upstreams:\n{entries}"
         f"  access: {{mode: {mode}}}\n"
-        "  drain: {delay: 0s}\n"
+        f"  drain: {{delay: 0s}}\n  heartbeat: {heartbeat}\n"
         f"{more}"
     )
 
@@ -35,10 +40,12 @@ async def cache(
     *upstreams: Scripted,
     mode: str = "open",
     more: str = "",
+    heartbeat: str = "0s",
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Application]:
     """The whole cache in this process, in front of the upstreams; `environ` has REGISTRY_… variables."""
-    text = configuration(folder, *(upstream.url for upstream in upstreams), mode=mode, more=more)
+    urls = (upstream.url for upstream in upstreams)
+    text = configuration(folder, *urls, mode=mode, more=more, heartbeat=heartbeat)
     async with Application(parse(text, "config.yml", environ or {}).config).running() as application:
         yield application
 

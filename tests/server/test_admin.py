@@ -48,7 +48,7 @@ async def test_the_operators_check_makes_unready(tmp_path: Path) -> None:
 @pytest.fixture
 async def aside() -> AsyncIterator[tuple[Served, RawClient]]:
     """A service with a debug listener, and a client of that."""
-    health = Health(fills=lambda: [{"digest": "sha256:aa", "bytes": 7}])
+    health = Health(fills=lambda: [{"digest": "sha256:aa", "bytes": 7}], fleet=lambda: {"replicas": []})
     async with serving(ServerSettings(debug_addr="127.0.0.1:0"), health=health) as served:
         host, _, port = served.service.aside_addresses[0].rpartition(":")
         import asyncio
@@ -62,6 +62,7 @@ async def test_the_debug_listener(aside: tuple[Served, RawClient]) -> None:
     """Health, metrics, fills and vitals; not the registry."""
     _, client = aside
     assert json.loads((await client.ask("/debug/fills")).body) == [{"digest": "sha256:aa", "bytes": 7}]
+    assert json.loads((await client.ask("/debug/fleet")).body) == {"replicas": []}
     assert json.loads((await client.ask("/debug/health")).body) == {}
     assert {"version", "pid", "uptime_seconds", "connections", "state"} <= set(
         json.loads((await client.ask("/debug/vars")).body)
@@ -74,7 +75,7 @@ async def test_the_debug_listener(aside: tuple[Served, RawClient]) -> None:
 async def test_debug_pages_are_not_public(served: Served) -> None:
     """Nothing of /debug on the main listener; /metrics only where configured; all read-only."""
     client = await served.connect()
-    for target in ("/debug/fills", "/debug/vars", "/debug/health"):
+    for target in ("/debug/fills", "/debug/fleet", "/debug/vars", "/debug/health"):
         assert (await client.ask(target)).status == 404
     reply = await client.ask("/metrics")
     assert reply["Content-Type"].startswith("text/plain; version=0.0.4")

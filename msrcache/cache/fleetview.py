@@ -1,0 +1,32 @@
+"""The fleet as one replica, or `msrcache status`, sees it: the mapping that /debug/fleet shows."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msrcache.cache.heartbeat import Heartbeat
+from msrcache.cache.record import VERSION, Record
+
+SELF: Final = "self"
+ALIVE: Final = "alive"
+SILENT: Final = "silent"
+
+
+def view(fleet: Heartbeat, *, now: float) -> Mapping[str, object]:
+    """What this replica knows of itself (just now) and of the others (as it read them last)."""
+    rows = [row(fleet.compose(), SELF, 0.0)]
+    for known, quiet in fleet.others():
+        record = known.record or Record(replica=known.replica)
+        seen = None if known.read is None else now - known.read.last
+        rows.append(row(record, SILENT if quiet else ALIVE, seen))
+    return shown(rows, seen_by=fleet.own.replica, heartbeat=fleet.interval)
+
+
+def row(record: Record, life: str, seen: float | None) -> Mapping[str, object]:
+    """One replica; `seen`: seconds since its record was read, None where that was never possible."""
+    return {**record.told(), "life": life, "seen": None if seen is None else round(seen, 1)}
+
+
+def shown(rows: Iterable[Mapping[str, object]], *, seen_by: str, heartbeat: float) -> Mapping[str, object]:
+    """The whole; `seen_by` is empty where no replica looked."""
+    ordered = sorted(rows, key=lambda one: str(one["replica"]))
+    return {"v": VERSION, "seen_by": seen_by, "heartbeat": heartbeat, "replicas": ordered}

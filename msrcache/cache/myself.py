@@ -1,0 +1,45 @@
+"""What a replica says of itself to the others: composed anew for each beat from what its parts know."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msrcache import __version__
+from msrcache.cache.record import Record
+from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.figures import figures
+from msrcache.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True, kw_only=True)
+class Myself:
+    """The parts, as callables; `address` is empty where no other replica can ask this one."""
+
+    replica: str
+    metrics: Metrics
+    clock: Clock
+    state: Callable[[], str]
+    fills: Callable[[], Sequence[Mapping[str, object]]]
+    degraded: Callable[[], Mapping[str, str]]
+    address: Callable[[], str] = str
+    unreached: Callable[[], Mapping[str, str]] = dict
+    began: float = field(init=False)
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began, self.started = self.clock.monotonic(), self.clock.time()
+
+    def record(self, beat: int) -> Record:
+        """This replica's record of that beat."""
+        return Record(
+            replica=self.replica,
+            beat=beat,
+            version=__version__,
+            address=self.address(),
+            state=self.state(),
+            started=self.started,
+            uptime=self.clock.monotonic() - self.began,
+            fills=self.fills(),
+            figures=figures(self.metrics),
+            degraded=self.degraded(),
+            unreached=self.unreached(),
+        )
