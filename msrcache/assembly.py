@@ -33,6 +33,7 @@ from msrcache.cache.spool import Spool
 from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
+from msrcache.expiring import Expiring
 from msrcache.fleet import heartbeat
 from msrcache.inquiry import CannotStart, Inquiry
 from msrcache.oci.names import ImageReference
@@ -94,6 +95,7 @@ class Application:
         self.freshness: Freshness
         self.redirects: Redirects
         self.local: LocalTier | None = None
+        self.expiring = Expiring(config, replica=self.replica, metrics=self.metrics)
         self.pulls: PullThrough
         self.fleet: Heartbeat
         self.service: Service
@@ -129,6 +131,15 @@ class Application:
             log.warning("these settings take effect at the next start", settings=", ".join(later))
         self.config = config
 
+    async def drain(self) -> None:
+        """Leave: what was used is written down first, while answers under way go on."""
+        writing = asyncio.create_task(self.expiring.flush())
+        try:
+            await self.service.drain()
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
     def degraded(self) -> Mapping[str, str]:
         """What is not as it should be, by part."""
         parts = {
@@ -154,6 +165,7 @@ class Application:
         self.inquiry = await Inquiry.opened(config, metrics=self.metrics, clock=self.clock)
         stack.push_async_callback(self.inquiry.close)
         await self._open_store(stack)
+        await stack.enter_async_context(self.expiring.running(self.store))
         await self._open_spool(stack)
         self.local = await self._open_local(stack)
         self.pulls = self._pull_through(self.inquiry.fetching)
@@ -278,6 +290,7 @@ class Application:
             presence=presence,
             local=self.local,
             leases=SoleReplica(),
+            uses=self.expiring.uses,
             metrics=self.metrics,
             clock=self.clock,
             settings=FillSettings(

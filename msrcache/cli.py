@@ -22,13 +22,14 @@ from msrcache.config.check import check
 from msrcache.config.fields import check_address
 from msrcache.config.load import load
 from msrcache.config.problem import ConfigError
+from msrcache.gc import gc
 from msrcache.inquiry import CannotStart
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.names import ImageReference
 from msrcache.serve import run
 from msrcache.storage.errors import StorageError
 
-COMMANDS = ("serve", "check-config", "check-storage", "inspect")
+COMMANDS = ("serve", "check-config", "check-storage", "inspect", "gc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     inspecting.add_argument("--config", type=Path, help="the configuration that names the store")
     inspecting.add_argument("--json", action="store_true", help="print JSON")
     inspecting.set_defaults(run=_inspect)
+    expiring = commands.add_parser("gc", help="what has expired")
+    _configured(expiring)
+    expiring.add_argument("--dry-run", action="store_true", required=True, help="delete nothing")
+    expiring.add_argument("--json", action="store_true", help="print JSON")
+    expiring.set_defaults(run=_gc)
     return parser
 
 
@@ -153,6 +159,17 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         _table(parts)
     return 1 if any(part.missing for part in parts) else 0
+
+
+def _gc(options: argparse.Namespace) -> int:
+    out = sys.stdout
+    try:
+        config = load(_path(options.config), os.environ, strict=options.strict).config
+        with redirect_stdout(sys.stderr):  # as above
+            return gc(config, dry_run=options.dry_run, as_json=options.json, out=out)
+    except (ConfigError, CannotStart) as error:
+        _say(str(error))
+        return 2
 
 
 def _row(part: Part) -> dict[str, object]:

@@ -76,7 +76,7 @@ async def _serve(config: Config, again: Callable[[], Loaded]) -> int:
         rereading = asyncio.create_task(_reread(application, reread, again))
         try:
             await leave.wait()
-            draining = asyncio.create_task(application.service.drain())
+            draining = asyncio.create_task(application.drain())
             if hurry.is_set():  # twice before it had begun
                 draining.cancel()
             await asyncio.wait({draining})

@@ -321,6 +321,7 @@ class Fill:
         """It is in the store: so it is believed there, and kept near."""
         assert self.tail is not None
         self._kitchen.presence.saw(self.digest, self.tail.size)
+        self._kitchen.uses.note(self.digest)
         if (local := self._kitchen.local) is not None:
             await local.take(self.digest, SpoolFile(self.tail.fd, file.path), self.tail.size)
 

@@ -52,6 +52,7 @@ class Hits:
         self._links = kitchen.links
         self._presence = kitchen.presence
         self._local = kitchen.local
+        self._uses = kitchen.uses
         self._local_hits = kitchen.metrics.local_hits_total
         self._redirects = redirects
         self._heal = heal
@@ -68,10 +69,17 @@ class Hits:
             return None
         self._presence.saw(pull.digest, size)
         await self.admit(pull)
+        self._uses.note(pull.digest)
         return Descriptor(BLOB_TYPE, pull.digest, size)
 
     async def blob(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
         """The blob, open in `stack`, the caller admitted; None where the store does not have it."""
+        blob = await self._found(pull, stack)
+        if blob is not None:
+            self._uses.note(pull.digest)
+        return blob
+
+    async def _found(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
         try:
             offer = await self._redirects.offer(pull)
             if offer is None:

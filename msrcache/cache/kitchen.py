@@ -9,6 +9,7 @@ from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
 from msrcache.cache.sizes import Sizes
 from msrcache.cache.spool import Spool
+from msrcache.cache.uses import Uses
 from msrcache.oci.peers import Followable
 from msrcache.oci.registry import Registry
 from msrcache.storage.store import Store
@@ -44,3 +45,4 @@ class Kitchen:
     local: LocalTier | None = None
     peers: Followable | None = None
     sizes: Sizes = field(default_factory=Sizes)
+    uses: Uses = field(default_factory=Uses)

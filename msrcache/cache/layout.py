@@ -15,7 +15,16 @@ REPOSITORIES = ROOT + "repositories/"
 BLOBS = ROOT + "blobs/"
 OURS = "msrcache/"
 REPLICAS = OURS + "replicas/"
+LEASES = OURS + "leases/"
+USES = OURS + "uses/"
+MERGED = USES + "merged/"
+CONDEMNED = OURS + "condemned/"
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+"""The first two hex digits of a digest, by which blobs and what is known of their uses are taken in parts."""
 
+_BLOB = re.compile(re.escape(BLOBS) + r"(?P<algorithm>[^/]+)/[^/]+/(?P<hex>[^/]+)/data\Z")
+_OF_LINK = re.compile(r"(?P<algorithm>sha256|sha512)/(?P<hex>[0-9a-f]+)/link\Z")
+_OF_LEASE = re.compile(re.escape(LEASES) + r"(?P<algorithm>sha256|sha512)/(?P<hex>[0-9a-f]+)/[0-9]+\Z")
 _REVISION = re.compile(re.escape(REPOSITORIES) + r"(?P<name>.+)/(?:_manifests/revisions|_layers)/.+/link\Z")
 
 
@@ -53,6 +62,67 @@ def replica_of(key: str) -> str | None:
     """The replica whose heartbeat stands at this key; None for any other key."""
     name = key.removeprefix(REPLICAS)
     return name if name != key and name and "/" not in name else None
+
+
+def shard_of_blobs(algorithm: str, shard: str) -> str:
+    """The folder of the blobs whose digests begin so."""
+    return f"{BLOBS}{algorithm}/{shard}"
+
+
+def digest_of_blob(key: str) -> Digest | None:
+    """The blob that stands at the key; None for any other key."""
+    match = _BLOB.match(key)
+    return _digest(match["algorithm"], match["hex"]) if match is not None else None
+
+
+def digest_of_link(key: str) -> Digest | None:
+    """The digest that a link's key names; None for any other key, and for a tag's current link."""
+    match = _OF_LINK.search(key)
+    return _digest(match["algorithm"], match["hex"]) if match is not None else None
+
+
+def is_revision(key: str) -> bool:
+    """Whether a link's key says that what it names is a manifest."""
+    return "/_manifests/revisions/" in key
+
+
+def digest_of_lease(key: str) -> Digest | None:
+    """The blob that the record of a lease is of; None for any other key, and for a named lease."""
+    match = _OF_LEASE.match(key)
+    return _digest(match["algorithm"], match["hex"]) if match is not None else None
+
+
+def journal_key(replica: str, interval: int) -> str:
+    """What a replica used in one interval; written once, never again."""
+    return f"{USES}{replica}/{interval:010d}"
+
+
+def merged_key(shard: str) -> str:
+    """What is known of the uses of all blobs whose digests begin so."""
+    return f"{MERGED}{shard}"
+
+
+def clock_key(replica: str) -> str:
+    """Written and removed at once, to ask the store what time it is."""
+    return f"{OURS}probe/{replica}/clock"
+
+
+def condemned_key(digest: Digest) -> str:
+    """The mark of a blob that is to be deleted unless it is used."""
+    return f"{CONDEMNED}{digest.algorithm}/{digest.hex}"
+
+
+def digest_of_mark(key: str) -> Digest | None:
+    """The blob that a mark is of; None for any other key."""
+    algorithm, _, digits = key.removeprefix(CONDEMNED).partition("/")
+    return _digest(algorithm, digits) if key.startswith(CONDEMNED) else None
+
+
+def _digest(algorithm: str, digits: str) -> Digest | None:
+    try:
+        return Digest(algorithm, digits)
+    except RegistryError:
+        return None
 
 
 def parse_link(data: bytes) -> Digest | None:

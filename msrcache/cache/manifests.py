@@ -10,7 +10,7 @@ Rules:
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from msrcache.cache.flight import Flights
@@ -47,13 +47,22 @@ class Manifests:
     """Serves manifests by digest and by tag."""
 
     def __init__(
-        self, upstream: Registry, store: Store, links: Links, freshness: Freshness, sizes: Sizes
+        self,
+        upstream: Registry,
+        store: Store,
+        links: Links,
+        freshness: Freshness,
+        sizes: Sizes,
+        *,
+        note: Callable[[Digest], None] = lambda _: None,
     ) -> None:
+        """`note` is told of every use."""
         self._upstream = upstream
         self._store = store
         self._links = links
         self._freshness = freshness
         self._sizes = sizes
+        self._note = note
         self._fetching: Flights[Digest, Manifest] = Flights()
         self._kept: OrderedDict[Digest, Manifest] = OrderedDict()
         self._kept_bytes = 0
@@ -73,6 +82,7 @@ class Manifests:
             return Resolution(manifest.descriptor, manifest.outcome)
         if not named.stale:
             self._note_tag(pull, named.digest)
+        self._note(named.digest)
         outcome = Outcome.HIT if named.digest in self._kept else Outcome.MISS
         return Resolution(named.resolution.descriptor, outcome)
 
@@ -101,18 +111,20 @@ class Manifests:
                 raise ManifestUnknown(
                     f"{pull.repository}:{pull.reference} was known, its manifest is not stored"
                 )
+            self._note(named.digest)
             return replace(kept, outcome=Outcome.STALE)
         manifest = kept if kept is not None else await self._fetched(pull, named.digest)
         self._note_tag(pull, named.digest)
+        self._note(named.digest)
         return manifest
 
     async def _by_digest(self, pull: ManifestPull, digest: Digest) -> Manifest:
         kept = await self._here(digest)
-        if kept is None:
-            return await self._fetched(pull, digest)
-        if not await self._admit(pull, digest):
+        manifest = kept if kept is not None else await self._fetched(pull, digest)
+        if kept is not None and not await self._admit(pull, digest):
             self._later(self._link_revision(pull, digest))
-        return kept
+        self._note(digest)
+        return manifest
 
     async def _admit(self, pull: ManifestPull, digest: Digest) -> bool:
         """Returns when the caller may read the manifest there; whether the repository was known to have it."""

@@ -62,7 +62,14 @@ class PullThrough:
         self._redirects = redirects
         self._hits = Hits(kitchen, redirects, heal=self._resumed)
         self._freshness = freshness
-        self._manifests = Manifests(kitchen.upstream, kitchen.store, kitchen.links, freshness, kitchen.sizes)
+        self._manifests = Manifests(
+            kitchen.upstream,
+            kitchen.store,
+            kitchen.links,
+            freshness,
+            kitchen.sizes,
+            note=kitchen.uses.note,
+        )
         self._catalog = catalog
         self.fills = Fills(kitchen)
         self.own_fills = OwnFills(self.fills.find, kitchen.leases)
@@ -208,6 +215,7 @@ class PullThrough:
         self, pull: BlobPull, stack: AsyncExitStack, fill: Fill, tail: Tail, outcome: Outcome
     ) -> Blob:
         outcome = await self._admitted(pull, fill, outcome)
+        self._kitchen.uses.note(pull.digest)
         if self._kitchen.local is not None:
             self._kitchen.local.note_use(pull.digest)
         span = _resolve(pull.range, tail.size)

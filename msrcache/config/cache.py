@@ -185,11 +185,24 @@ class ClientsSection(Section):
     """Where they reach the storage service: scheme, host and port; empty: where the driver does."""
 
 
+class ExpirySection(Section):
+    """What is deleted beside what was unused for blobttl, and what never is. Needs storage.delete.enabled."""
+
+    budget: Bytes = 0
+    """The most that the store should hold: above it what was unused for longest goes, down to 90 %. 0: no limit."""
+    pins: tuple[Pattern, ...] = ()
+    """Regular expressions over repository names; what was pulled through one that matches wholly never expires."""
+    interval: PositiveSeconds = 3600.0
+    """How often it is looked for what has expired, by one replica for all."""
+
+
 class RedirectSection(Section):
     """Which hits are left to the storage service, where the driver has URLs and storage.redirect.disable is false."""
 
     threshold: Bytes = 64 * KIB
     """Smaller blobs are streamed: a second connection costs the client more."""
+    lifetime: PositiveSeconds = 1200.0
+    """How long a signed URL is good; equal on all replicas where content expires."""
     clients: tuple[ClientsSection, ...] = ()
     """What differs by the client's network; a network without an entry is redirected to the driver's own endpoint."""
 
@@ -247,6 +260,9 @@ class CacheSection(Section):
     storage: StoreSection = StoreSection()
     belief: PositiveSeconds = 600.0
     """How long a blob or a link that was seen in the store is believed to be there, unless a read says otherwise."""
+    journal: PositiveSeconds = 300.0
+    """How often each replica writes down what it served; equal on all replicas."""
+    expiry: ExpirySection = ExpirySection()
     redirect: RedirectSection = RedirectSection()
     local: LocalSection = LocalSection()
     verify: VerifySection = VerifySection()

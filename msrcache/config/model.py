@@ -91,6 +91,11 @@ class Config(Section):
         return ttl if ttl and self.storage.delete_enabled else None
 
     @property
+    def expires(self) -> bool:
+        """Whether anything is deleted in time: by its age or by the size of the store."""
+        return self.storage.delete_enabled and (self.blob_ttl is not None or self.cache.expiry.budget > 0)
+
+    @property
     def spool_path(self) -> Path:
         """The folder of the spool, with the default resolved."""
         if self.cache.spool.path:

@@ -44,6 +44,7 @@ def findings(config: Config) -> Iterator[Finding]:
         _middleware,
         _redirect,
         _local,
+        _expiry,
     )
     for rule in rules:
         yield from rule(config)
@@ -244,3 +245,18 @@ def _local(config: Config) -> Iterator[Finding]:
     if config.storage.driver == "filesystem":
         words = "has no effect: what a filesystem store holds is served as files already"
         yield Finding((path,), words, Kind.WARNING)
+
+
+def _expiry(config: Config) -> Iterator[Finding]:
+    section = config.cache.expiry
+    budget: KeyPath = ("cache", "expiry", "budget")
+    pins: KeyPath = ("cache", "expiry", "pins")
+    if section.budget and not config.storage.delete_enabled:
+        words = "needs storage.delete.enabled: true, without which nothing may be deleted"
+        yield Finding((budget, DELETE), words)
+    elif section.pins and not config.expires:
+        words = "has no effect without blobttl or cache.expiry.budget: nothing expires"
+        yield Finding((pins, budget, DELETE), words, Kind.WARNING)
+    if config.expires and config.storage.readonly:
+        words = "has no effect beside storage.maintenance.readonly: nothing is deleted"
+        yield Finding((DELETE, ("storage", "maintenance", "readonly", "enabled")), words, Kind.WARNING)

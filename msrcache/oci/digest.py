@@ -15,6 +15,9 @@ Buffer = bytes | bytearray | memoryview
 # Upper-case hex is refused as the specification does: two spellings would be two keys of one content.
 _HEX: Final = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
 
+ALGORITHMS: Final = tuple(_HEX)
+"""Those that content may be named by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Digest:

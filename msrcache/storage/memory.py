@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import os
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -62,13 +62,14 @@ class Contents:
     """What several instances share. Time stamps count the changes, so order shows and no test waits for a clock."""
 
     objects: dict[str, _Object] = field(default_factory=dict)
-    staged: dict[int, bool] = field(default_factory=dict)
+    staged: dict[float, bool] = field(default_factory=dict)
     """What writers hold, by number; whether the writer lives."""
     listed: dict[str, _Object] | None = None
     """What list sees instead, while it lags."""
     checksums: bool = False
     """Whether a checksum of each object is told, as some services do."""
-    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    numbers: Iterator[float] = field(default_factory=itertools.count)
+    """Where the time stamps come from; no two are equal."""
 
     def lag(self) -> None:
         """From now on list sees what is here now."""
@@ -198,7 +199,7 @@ class MemoryWriter:
         self._driver = driver
         self._key = key
         self._data = bytearray()
-        self._number: int | None = None
+        self._number: float | None = None
         self._ended = False
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from copy import copy
@@ -223,7 +223,7 @@ class Store:
                     "delete", keys[0], lambda: self.driver.delete(*keys), deadline=self.deadlines.change
                 )
 
-    async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
+    async def list(self, prefix: str) -> AsyncGenerator[tuple[str, ObjectInfo], None]:
         """As Driver; the prefix may end in a slash, and what is no key is left out."""
         below = check_prefix(self.name, prefix)
         items = self.calls.each("list", below, self.driver.list(below), deadline=self.deadlines.ask)

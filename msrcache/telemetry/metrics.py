@@ -172,6 +172,27 @@ TABLE: tuple[Row, ...] = (
         "promise",
     ),
     _counter("readafterwrite_failures_total", "objects", "Objects not found right after their commit."),
+    _counter("journals_total", "journals", "Journals of uses: written, failed or merged.", "result"),
+    _counter("uses_lost_total", "uses", "Uses that were forgotten because they could not be written down."),
+    _counter(
+        "janitor_runs_total",
+        "runs",
+        "Looks for what has expired: done, busy (another replica looked), blocked or failed.",
+        "result",
+    ),
+    _gauge("held_blobs", "blobs", "Blobs and manifests in the store when this replica last looked."),
+    _gauge("held_bytes", "bytes", "Bytes of them."),
+    _counter(
+        "condemned_total", "blobs", "Blobs marked to be deleted, by reason: blobttl or budget.", "reason"
+    ),
+    _counter(
+        "rescued_total",
+        "blobs",
+        "Marks removed because the blob was used: by the replica that served it, or by the janitor.",
+        "by",
+    ),
+    _counter("expired_total", "blobs", "Blobs deleted, by reason: blobttl or budget.", "reason"),
+    _counter("expired_bytes_total", "bytes", "Bytes of the blobs that were deleted."),
     _counter(
         "verdicts_total",
         "verdicts",
@@ -238,6 +259,15 @@ class Metrics:
     storage_breaker_open: Gauge
     storage_promise_broken: Gauge
     readafterwrite_failures_total: Counter
+    journals_total: Counter
+    uses_lost_total: Counter
+    janitor_runs_total: Counter
+    held_blobs: Gauge
+    held_bytes: Gauge
+    condemned_total: Counter
+    rescued_total: Counter
+    expired_total: Counter
+    expired_bytes_total: Counter
     verdicts_total: Counter
     questions_total: Counter
     replicas: Gauge

@@ -1,0 +1,154 @@
+"""`msrcache gc --dry-run [CONFIG]`: what has expired, why, since when, how many bytes; as a table or as JSON.
+
+The dry run reads the store and writes one object of ours, by which it asks the store what time it is.
+
+Exit status: 0 done; 2 nothing could be said.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from msrcache.cache.expiry import Due, Terms
+from msrcache.cache.layout import CONDEMNED, digest_of_mark
+from msrcache.cache.ledger import Blocked, Ledger, Progress, listing
+from msrcache.cache.plan import planned
+from msrcache.cache.replica import new_replica_id
+from msrcache.config.model import Config
+from msrcache.inquiry import CannotStart
+from msrcache.oci.digest import Digest
+from msrcache.storage.drivers import open_driver
+from msrcache.storage.errors import StorageError
+from msrcache.storage.parameters import ParameterError
+from msrcache.storage.store import Store
+from msrcache.telemetry.clock import SystemClock
+from msrcache.telemetry.metrics import Metrics
+
+EVERY: Final = 0.2
+"""Seconds between two lines of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a look found. `moment`: by the store's clock."""
+
+    moment: float
+    blobs: int
+    held: int
+    due: Sequence[Due]
+    condemned: frozenset[Digest]
+
+
+def gc(config: Config, *, dry_run: bool, as_json: bool, out: TextIO) -> int:
+    """Write what is due and return the exit status. Raises CannotStart."""
+    findings = asyncio.run(_looked(config, told_on(sys.stderr)))
+    if as_json:
+        out.write(_as_json(findings))
+    else:
+        out.writelines(f"{line}\n" for line in table(findings))
+    return 0
+
+
+async def _looked(config: Config, progress: Progress) -> Findings:
+    if not config.expires:
+        raise CannotStart(
+            "nothing expires: it needs storage.delete.enabled: true, and blobttl or cache.expiry.budget"
+        )
+    async with opened(config) as store:
+        try:
+            return await look(store, config, progress)
+        except (StorageError, Blocked) as error:
+            raise CannotStart(str(error)) from error
+
+
+async def look(store: Store, config: Config, progress: Progress) -> Findings:
+    """What is due now. Raises StorageError, Blocked."""
+    ledger = Ledger(store, replica=new_replica_id(), progress=progress)
+    now = await ledger.moment()
+    holdings = await ledger.holdings(await ledger.used(), now=now, write=False)
+    expiry = config.cache.expiry
+    terms = Terms(ttl=config.blob_ttl, budget=expiry.budget)
+    found = await planned(store, holdings, terms, pins=expiry.pins, now=now, progress=progress)
+    marks = [digest_of_mark(key) async for key, _ in listing(store, CONDEMNED)]
+    return Findings(
+        moment=now,
+        blobs=len(holdings),
+        held=holdings.bytes,
+        due=found,
+        condemned=frozenset(mark for mark in marks if mark is not None),
+    )
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Store]:
+    """The configured store, for a command. Raises CannotStart."""
+    try:
+        driver = open_driver(config.storage)
+    except ParameterError as error:
+        raise CannotStart(str(error)) from error
+    store = Store(driver, metrics=Metrics(), clock=SystemClock())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def told_on(stream: TextIO) -> Progress:
+    """Progress, as one line that is written over where somebody looks; nothing where nobody does."""
+    last = [0.0]
+
+    def tell(what: str, done: int, of: int) -> None:
+        if not stream.isatty() or time.monotonic() - last[0] < EVERY:
+            return
+        last[0] = time.monotonic()
+        stream.write(f"\r\x1b[K{what}: {done:,}" + (f" of {of:,}" if of else ""))
+        stream.write("\r" if of and done >= of else "")
+        stream.flush()
+
+    return tell
+
+
+def table(findings: Findings) -> list[str]:
+    """What is due, as lines (pure)."""
+    lines = [f"{'why':<8} {'last used':<20} {'bytes':>15}  {'state':<9} digest"] if findings.due else []
+    for one in findings.due:
+        state = "condemned" if one.digest in findings.condemned else ""
+        lines.append(
+            f"{one.why:<8} {when(one.record.used):<20} {one.record.size:>15,}  {state:<9} {one.digest}"
+        )
+    size = sum(one.record.size for one in findings.due)
+    lines.append(
+        f"{len(findings.due):,} of {findings.blobs:,} blobs and manifests are due,"
+        f" {size:,} of {findings.held:,} bytes; {len(findings.condemned):,} are condemned"
+    )
+    return lines
+
+
+def when(stamp: float) -> str:
+    """A moment for people."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stamp))
+
+
+def _as_json(findings: Findings) -> str:
+    answer = {
+        "moment": when(findings.moment),
+        "blobs": findings.blobs,
+        "bytes": findings.held,
+        "due": [
+            {
+                "digest": str(one.digest),
+                "why": one.why.value,
+                "lastUsed": when(one.record.used),
+                "size": one.record.size,
+                "condemned": one.digest in findings.condemned,
+            }
+            for one in findings.due
+        ],
+        "condemned": len(findings.condemned),
+    }
+    return json.dumps(answer, indent=2) + "\n"
