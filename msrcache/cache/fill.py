@@ -66,6 +66,8 @@ class Fill:
         """Whether the upstream has answered the opener's own request for it."""
         self.source = ""
         """Where its bytes come from: upstream, store, or the replica that is followed."""
+        self.storing = False
+        """Whether it is on its way into the store from here."""
         self.trail = Trail()
         self._kitchen = kitchen
         self._leases: Leases = SoleReplica() if alone else kitchen.leases
@@ -287,7 +289,7 @@ class Fill:
 
     async def _stored(self, arrival: Arrival, tail: Tail, file: SpooledFile) -> None:
         """Bring it into the store, or be given up: that ends no fill."""
-        published = False
+        published, self.storing = False, True
         try:
             published = await self._publish(tail, file)
             if published:

@@ -77,7 +77,7 @@ class Fills:
 
         A fill that has all its bytes is let finish storing them, for a while: they were paid for.
         """
-        almost = {task for fill, task in self._tasks.items() if fill.tail is not None and fill.tail.verified}
+        almost = {t for fill, t in self._tasks.items() if fill.storing and fill.tail and fill.tail.verified}
         if almost:
             await asyncio.wait(almost, timeout=PUBLISHED_WITHIN)
         tasks = list(self._tasks.values())

@@ -59,8 +59,10 @@ class ScriptedLeases:
     async def arrive(self, digest: Digest, *, size: int | None) -> AsyncIterator[Arrival]:
         """As Leases."""
         self.sizes.append(size)
-        yield self.script
-        self.script.told.append("left")
+        try:
+            yield self.script
+        finally:
+            self.script.told.append("left")
 
     def holds(self, digest: Digest, nonce: str) -> bool:
         """As Leases."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.cache.endings import Ending
+from msrcache.cache.fills import PUBLISHED_WITHIN
 from msrcache.cache.layout import blob_key, layer_link
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
 from msrcache.oci.digest import Digest
@@ -44,8 +45,10 @@ class Two:
         """What the second one asked the upstream for."""
         return self.b.upstream.fetched()
 
-    async def finished(self) -> None:
-        """The first one brings the rest in."""
+    async def finished(self, *, follower: bool = True) -> None:
+        """The first one brings the rest in, once the second one follows it."""
+        while follower and not self.wire.starts:
+            await asyncio.sleep(0)
         self.a.upstream.release.set()
         assert await self.fetching == DATA
         await self.a.pulls.settled()
@@ -146,7 +149,7 @@ async def test_what_the_store_then_cannot_give_comes_from_the_upstream(tmp_path:
 async def test_what_was_stored_meanwhile_is_a_hit(tmp_path: Path) -> None:
     """The second look at the store found it: no fill, no fetch."""
     async with _two(tmp_path, leases(Found())) as two:
-        await two.finished()
+        await two.finished(follower=False)
         fill = two.b.pulls.fills.open(blob_pull(two.digest))
         async with two.b.pulls.blob(blob_pull(two.digest)) as blob:
             assert blob.outcome is Outcome.HIT
@@ -197,6 +200,21 @@ async def test_a_follower_that_waits_for_the_store_gives_its_room_away(tmp_path:
         await two.b.pulls.settled()
         assert two.b.spool.used == 0
         assert turns.script.told[-1] == "left"
+
+
+async def test_leaving_waits_for_no_store_that_another_replica_writes_to(tmp_path: Path) -> None:
+    """All of it is here and somebody else stores it: a drain is not held up by that."""
+    turns = leases(FOLLOW, Found())
+    never = asyncio.Event()
+    turns.script.gate = lambda turn: never if isinstance(turn, Found) else None
+    async with _two(tmp_path, turns) as two:
+        reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
+        await two.finished()
+        assert await reading == DATA
+        await turns.script.asked.wait()
+        async with asyncio.timeout(PUBLISHED_WITHIN / 2):
+            await two.b.pulls.close()
+        assert turns.script.told == ["failed: nofill", "left"]
 
 
 async def test_a_holder_that_neither_beats_nor_sends_is_left(tmp_path: Path) -> None:
@@ -313,7 +331,7 @@ async def test_a_fill_is_followed_from_any_byte(tmp_path: Path) -> None:
     async with _two(tmp_path, leases(FOLLOW)) as two:
         followers = [asyncio.create_task(_followed(two.a, two.digest, at)) for at in (0, HALF, len(DATA) - 1)]
         assert await _sign(two.a, two.digest, len(DATA)) is Sign.BROKEN
-        await two.finished()
+        await two.finished(follower=False)
         assert await asyncio.gather(*followers) == [DATA, DATA[HALF:], DATA[-1:]]
 
 
@@ -348,12 +366,17 @@ async def test_an_empty_blob_can_be_followed(tmp_path: Path) -> None:
     """It has no byte that could be held back, and ends when it is verified."""
     async with cache(tmp_path / "a", leases=holding()) as a:
         digest = a.upstream.publish("team/a", b"")
+        a.sickness.held = "commit"
         fetching = asyncio.create_task(a.get(blob_pull(digest)))
-        await asyncio.sleep(0)
+        await a.sickness.reached.wait()
         turns = leases(FOLLOW, Found())
-        async with cache(tmp_path / "b", contents=a.memory.contents, leases=turns, peers=Wire(a)) as b:
+        wire = Wire(a)
+        async with cache(tmp_path / "b", contents=a.memory.contents, leases=turns, peers=wire) as b:
             b.upstream.publish("team/a", b"")
             assert await b.get(blob_pull(digest)) == b""
+            a.sickness.release.set()
+            await b.pulls.settled()
+        assert turns.script.told == ["failed: nofill", "left"], "it had all, and waited for the store"
         assert await fetching == b""
 
 
