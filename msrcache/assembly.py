@@ -38,12 +38,14 @@ from msrcache.fleet import heartbeat
 from msrcache.inquiry import CannotStart, Inquiry
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
+from msrcache.peering import Peering
 from msrcache.server.admin import Health
 from msrcache.server.app import Service, Surroundings
 from msrcache.server.binding import ListenFailed
 from msrcache.server.checks import Checks
 from msrcache.server.settings import ServerSettings
 from msrcache.server.tls import TlsProblem
+from msrcache.sockets.mutual import MutualTlsProblem
 from msrcache.storage.breaker import BreakerSettings
 from msrcache.storage.drivers import another, open_driver
 from msrcache.storage.errors import StorageError
@@ -65,7 +67,7 @@ SWEPT_AFTER = 24 * 3600.0
 PROBED = "msrcache/probe/health"
 """A key that is never there: NotFound is the answer of a healthy store."""
 
-UNUSABLE = (ParameterError, UpstreamSettingsError, AccountsError, TlsProblem, ListenFailed)
+UNUSABLE = (ParameterError, UpstreamSettingsError, AccountsError, TlsProblem, MutualTlsProblem, ListenFailed)
 """What a configuration can turn out to be wrong about when it is used; each says in one sentence what to do."""
 
 TAKEN_AT_ONCE = (
@@ -89,6 +91,7 @@ class Application:
         self.clock = SystemClock()
         self.spool = Spool(config.spool_path, size=config.cache.spool.size)
         self._spool_trouble: str | None = None
+        self.peering = Peering(config, metrics=self.metrics, clock=self.clock)
         self.store: Store
         self.selfcheck: SelfCheck
         self.inquiry: Inquiry
@@ -116,6 +119,7 @@ class Application:
         try:
             change = await self.inquiry.prepared(config)
             try:
+                await self.peering.reload()
                 await self.service.reload(_server_settings(config))
             except BaseException:
                 await change.dropped()
@@ -132,10 +136,13 @@ class Application:
         self.config = config
 
     async def drain(self) -> None:
-        """Leave: what was used is written down first, while answers under way go on."""
+        """Leave: what was used is written down first, while answers under way, and what replicas follow, go on."""
         writing = asyncio.create_task(self.expiring.flush())
+        allowed = self.config.cache.drain.delay + self.config.http.drain_timeout
+        until = asyncio.get_running_loop().time() + allowed
         try:
             await self.service.drain()
+            await self.peering.silence(until)
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -168,8 +175,11 @@ class Application:
         await stack.enter_async_context(self.expiring.running(self.store))
         await self._open_spool(stack)
         self.local = await self._open_local(stack)
+        stack.push_async_callback(self.peering.close)
+        await self.peering.open()  # before the first lease, and until after the last
         self.pulls = self._pull_through(self.inquiry.fetching)
         stack.push_async_callback(self.pulls.close)
+        self.peering.serve(self.pulls.own_fills)
         access_log = None
         if not config.log.accesslog.disabled:
             dropped = self.metrics.access_log_dropped_total.inc
@@ -291,6 +301,7 @@ class Application:
             local=self.local,
             leases=SoleReplica(),
             uses=self.expiring.uses,
+            peers=self.peering.peers,
             metrics=self.metrics,
             clock=self.clock,
             settings=FillSettings(

@@ -166,6 +166,31 @@ class LeaseSection(Section):
     """Blobs of at most this size are fetched by each replica, because asking the others costs more."""
 
 
+class PeerTlsSection(Section):
+    """TLS between replicas; each shows a certificate to the others. Read again on SIGHUP."""
+
+    certificate: FilePath | None = None
+    """PEM file with this replica's certificate, good for servers and clients; its names do not matter."""
+    key: FilePath | None = None
+    """PEM file with its private key."""
+    ca: tuple[FilePath, ...] = ()
+    """PEM files of the authorities that sign replicas' certificates: whoever has one of theirs is a replica."""
+
+    @property
+    def enabled(self) -> bool:
+        return self.certificate is not None and self.key is not None and bool(self.ca)
+
+
+class PeerSection(Section):
+    """How replicas reach each other, to follow each other's fills; needs http.secret."""
+
+    addr: OptionalAddress = ":5005"
+    """host:port of a listener for replicas only; not set and taken: any free port. Empty: none, nobody is followed."""
+    advertise: OptionalAddress = ""
+    """host:port that the others are told; empty: found, the address of the interface that a route goes out by."""
+    tls: PeerTlsSection = PeerTlsSection()
+
+
 class StoreSection(Section):
     """What is expected of the store, and what is done when it is sick."""
 
@@ -257,6 +282,7 @@ class CacheSection(Section):
     heartbeat: Seconds = 5.0
     """How often a replica shows the others that it lives, and looks at one of them; 0: never, for a single one."""
     lease: LeaseSection = LeaseSection()
+    peer: PeerSection = PeerSection()
     storage: StoreSection = StoreSection()
     belief: PositiveSeconds = 600.0
     """How long a blob or a link that was seen in the store is believed to be there, unless a read says otherwise."""

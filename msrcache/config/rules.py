@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from msrcache.config.cache import UpstreamEntry
+from msrcache.config.cache import PeerSection, UpstreamEntry
 from msrcache.config.fields import check_address
 from msrcache.config.middleware import OriginSection
 from msrcache.config.model import Config
@@ -45,6 +45,7 @@ def findings(config: Config) -> Iterator[Finding]:
         _redirect,
         _local,
         _expiry,
+        _peer,
     )
     for rule in rules:
         yield from rule(config)
@@ -260,3 +261,22 @@ def _expiry(config: Config) -> Iterator[Finding]:
     if config.expires and config.storage.readonly:
         words = "has no effect beside storage.maintenance.readonly: nothing is deleted"
         yield Finding((DELETE, ("storage", "maintenance", "readonly", "enabled")), words, Kind.WARNING)
+
+
+def _peer(config: Config) -> Iterator[Finding]:
+    section = config.cache.peer
+    path: KeyPath = ("cache", "peer")
+    given = {name for name in ("certificate", "key", "ca") if getattr(section.tls, name)}
+    if given and len(given) < 3:
+        keys: tuple[KeyPath, ...] = tuple((*path, "tls", name) for name in ("certificate", "key", "ca"))
+        yield Finding(keys, "should stand together with key and ca: here is one without the others")
+    if section.advertise and not section.advertise.rpartition(":")[0]:
+        words = "should name a host: it is what the other replicas connect to"
+        yield Finding(((*path, "advertise"),), words, value=section.advertise)
+    if section.addr and section.addr == config.http.addr and not section.addr.endswith(":0"):
+        yield Finding(
+            ((*path, "addr"), ("http", "addr")), "is the address of the main listener: choose another"
+        )
+    if section != PeerSection() and section.addr and config.secret is None:
+        words = "has no effect without http.secret, equal on all replicas"
+        yield Finding((path, ("http", "secret")), words, Kind.WARNING)

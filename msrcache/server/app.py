@@ -287,8 +287,6 @@ def _check(exchange: Exchange) -> None:
         raise PathTooLong(f"path and query are longer than {limits.path} bytes")
     if not request.path.startswith("/"):
         raise NameUnknown("nothing is served at this path")
-    if exchange.connection.crowded:
-        size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
-        if size > limits.headers:
-            exchange.closing = True
-            raise HeadersTooLarge
+    if exchange.overloaded:
+        exchange.closing = True
+        raise HeadersTooLarge

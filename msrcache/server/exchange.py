@@ -51,6 +51,14 @@ class Exchange:
         """Whether anything of the answer has been sent: from here on an error can only cut it."""
         return self.first_byte is not None
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether its header block is beyond the limit; one read may have brought more than that."""
+        if not self.connection.crowded:
+            return False
+        size = sum(len(name) + len(value) + 4 for name, value in self.request.raw_headers)
+        return size > self.settings.limits.headers
+
     def answering(self, status: int) -> None:
         """The answer's headers are on their way."""
         self.status = status

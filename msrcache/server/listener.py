@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msrcache.server import proxyprotocol
 from msrcache.server.binding import listen, spelled
 from msrcache.server.limits import ConnectionLimits, Place
-from msrcache.server.tls import TlsContext
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 
@@ -52,6 +51,14 @@ class Peer:
     secure: bool
 
 
+class Contexts(Protocol):
+    """Whose `current` context a new connection is given."""
+
+    @property
+    def current(self) -> ssl.SSLContext:
+        """The context that was loaded last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """How a listener lets connections in."""
@@ -60,7 +67,7 @@ class Door:
     net: str = "tcp"
     trusted: Networks = ()
     proxy_protocol: bool = False
-    tls: TlsContext | None = None
+    tls: Contexts | None = None
     handshake_timeout: float = 10.0
 
 

@@ -84,3 +84,26 @@ class ServerSettings:
             ),
             push_to=urls[0],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSettings:
+    """What the peer port is told."""
+
+    addr: str = "127.0.0.1:0"
+    elsewhere: bool = False
+    """Whether any other port will do where this one is taken."""
+    connections: int = 1024
+    served: ServerSettings = field(default_factory=ServerSettings)
+    """Limits and headers of its answers."""
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The peer port's part of a validated configuration; what operators add to answers is for clients."""
+        section = config.cache.peer
+        limits = ServerSettings.of(config).limits
+        return cls(
+            addr=section.addr,
+            elsewhere="addr" not in section.model_fields_set,
+            served=ServerSettings(limits=limits),
+        )

@@ -131,6 +131,15 @@ TABLE: tuple[Row, ...] = (
     _counter(
         "lease_skipped_total", "fills", "Fills that went on without the fleet's lease, by reason.", "reason"
     ),
+    _counter(
+        "follows_total", "follows", "Fills of other replicas that were followed, by how that ended.", "ending"
+    ),
+    _counter(
+        "peer_requests_total", "requests", "Requests of other replicas to the peer port.", "kind", "status"
+    ),
+    _counter(
+        "peer_bytes_total", "bytes", "Bytes of fills sent to replicas and received from them.", "direction"
+    ),
     _gauge("spool_bytes", "bytes", "Bytes of local disk that the spool holds or has reserved."),
     _counter("spool_full_total", "fills", "Fills that found no space in the spool."),
     _counter(
@@ -247,6 +256,9 @@ class Metrics:
     fill_seconds: Histogram
     fill_resumes_total: Counter
     lease_skipped_total: Counter
+    follows_total: Counter
+    peer_requests_total: Counter
+    peer_bytes_total: Counter
     spool_bytes: Gauge
     spool_full_total: Counter
     upstream_requests_total: Counter

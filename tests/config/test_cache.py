@@ -13,6 +13,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (cache.freshness.ttl, cache.freshness.budget, cache.range) == (0.0, 3.0, "verified")
     assert (cache.fill.queue, cache.fill.abandon, cache.lease.threshold) == (10.0, 300.0, MIB)
     assert (cache.limits.headers, cache.verify.timeout) == (64 * 1024, 5.0)
+    assert (cache.peer.addr, cache.peer.advertise, cache.peer.tls.enabled) == (":5005", "", False)
 
 
 def test_every_key_can_be_set() -> None:
@@ -28,6 +29,7 @@ cache:
   trusted: [10.0.0.0/8, "::1"]
   proxyprotocol: true
   catalog: store
+  peer: {addr: ":6000", advertise: "10.0.0.7:6000", tls: {certificate: /c, key: /k, ca: [/ca.pem]}}
 """
     cache = loaded(text).config.cache
     assert cache.upstreams[0].ca == ("/ca.pem",)
@@ -35,6 +37,7 @@ cache:
     assert cache.freshness.breaker.open == 60.0
     assert cache.spool.size == 10 * 1024 * MIB
     assert [str(network) for network in cache.trusted] == ["10.0.0.0/8", "::1/128"]
+    assert (cache.peer.advertise, cache.peer.tls.enabled) == ("10.0.0.7:6000", True)
     assert (cache.proxy_protocol, cache.catalog, cache.range) == (True, "store", "early")
 
 

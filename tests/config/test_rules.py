@@ -31,6 +31,13 @@ ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https:
         ("http: {addr: 0.0.0.0}", "http.addr", 'or [IPv6 address]:port, here is "0.0.0.0"'),
         ("http: {debug: {addr: ':5000'}}", "http.debug.addr", "address of the main listener"),
         ("cache: {metrics: {addr: ':5000'}}", "cache.metrics.addr", "address of the main listener"),
+        ("cache: {peer: {addr: ':5000'}}", "cache.peer.addr", "address of the main listener"),
+        ("cache: {peer: {advertise: ':5005'}}", "cache.peer.advertise", "should name a host"),
+        (
+            "cache: {peer: {tls: {certificate: /c, key: /k}}}",
+            "cache.peer.tls.certificate",
+            "together with key and ca",
+        ),
         ("cache: {local: {path: /tier}}", "cache.local.size", "is required beside path"),
         ("cache: {local: {path: tier, size: 1GiB}}", "cache.local.path", "absolute path"),
         (
@@ -120,6 +127,7 @@ def test_what_is_doubtful_is_a_warning(text: str, words: str) -> None:
         ("proxy: {remoteurl: https://a, ttl: 1h}", "has no effect without storage.delete.enabled"),
         ("proxy: {remoteurl: http://a, username: u, password: p}", "clear text"),
         ("http: {addr: ':1'}", "names no upstream"),
+        ("cache: {peer: {addr: ':1'}}", "has no effect without http.secret"),
         ("cache: {local: {size: 1GiB}}", "has no effect without cache.local.path"),
         (
             "cache: {redirect: {clients: [{networks: [10.0.0.0/8]}]}}",

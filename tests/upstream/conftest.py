@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-from msrcache.upstream import wire
+from msrcache.upstream import peers, wire
 
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "client": asyncio.SelectorEventLoop,
@@ -27,4 +27,5 @@ def pytest_asyncio_loop_factories(
 async def _bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     """On uvloop every body is large."""
     if isinstance(asyncio.get_running_loop(), uvloop.Loop):
-        monkeypatch.setattr(wire, "LARGE", 1)
+        for module in (wire, peers):
+            monkeypatch.setattr(module, "LARGE", 1)
