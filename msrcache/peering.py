@@ -7,6 +7,7 @@ for each other poll the store. Open it before the first lease is written, close 
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 from msrcache.config.model import Config
@@ -83,6 +84,10 @@ class Peering:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self.port.silence()
+
+    def unreached(self) -> Mapping[str, str]:
+        """Replica -> why it could not be reached when it was tried last."""
+        return {} if self.peers is None else self.peers.reach.unreached()
 
     async def reload(self) -> None:
         """Read the certificates anew. Raises MutualTlsProblem and keeps the old ones."""

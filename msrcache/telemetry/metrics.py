@@ -134,6 +134,11 @@ TABLE: tuple[Row, ...] = (
     _counter(
         "follows_total", "follows", "Fills of other replicas that were followed, by how that ended.", "ending"
     ),
+    _gauge(
+        "peers_unreached",
+        "replicas",
+        "Replicas that could not be reached at their peer port when they were tried last.",
+    ),
     _counter(
         "peer_requests_total", "requests", "Requests of other replicas to the peer port.", "kind", "status"
     ),
@@ -257,6 +262,7 @@ class Metrics:
     fill_resumes_total: Counter
     lease_skipped_total: Counter
     follows_total: Counter
+    peers_unreached: Gauge
     peer_requests_total: Counter
     peer_bytes_total: Counter
     spool_bytes: Gauge

@@ -10,7 +10,7 @@ Not here: whom to follow and how often (the lease), digests (the fill checks the
 import errno
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Final, cast
 from urllib.parse import quote, urlencode
@@ -28,6 +28,7 @@ from msrcache.sockets.bodies import past_the_client
 from msrcache.sockets.intake import LARGE
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
+from msrcache.upstream.reach import Reach
 from msrcache.upstream.resolver import system_resolver
 
 CONNECT_WITHIN: Final = 3.0
@@ -44,12 +45,26 @@ _ADVICE: Final = {
 }
 
 
+_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError)
+
+
 class PeerUnreached(Exception):
     """A replica did not answer a question; one sentence. `refused`: nobody listens there."""
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
         super().__init__(text)
         self.refused = refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerQuestion:
+    """A small question to a replica: what the handler of that kind gets as its PeerRequest."""
+
+    method: str = "POST"
+    kind: str
+    name: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,9 @@ class Peers:
         self._tls = tls
         self._connect_within = connect_within
         self._session: aiohttp.ClientSession | None = None
+        self.reach = Reach(clock)
+        """Whom it could not reach, for people."""
+        metrics.peers_unreached.set_function(lambda: len(self.reach.unreached()))
 
     def __repr__(self) -> str:
         return f"<Peers {'TLS' if self._tls else 'plain'}>"
@@ -95,7 +113,7 @@ class Peers:
         following = _Following(holder, self._metrics)
         try:
             what = said("GET", _target("fills", str(digest), {"nonce": holder.nonce}), span=f"bytes={start}-")
-            response = await self._sent(holder.address, what, following)
+            response = await self._asked(holder, what, following)
             try:
                 yield _blob(response, digest, start, following)
             finally:
@@ -103,25 +121,34 @@ class Peers:
         finally:
             self._metrics.follows_total.labels(following.ending).inc()
 
-    async def ask(
-        self, method: str, address: str, kind: str, name: str, *, query: Mapping[str, str], body: bytes = b""
-    ) -> PeerReply:
+    async def ask(self, replica: str, address: str, question: PeerQuestion) -> PeerReply:
         """A small question. Raises PeerUnreached; bound it with a time-out of your own."""
-        what = said(method, _target(kind, name, query), body=body)
+        target = _target(question.kind, question.name, question.query)
+        what = said(question.method, target, body=question.body)
         try:
-            async with self._request(address, what, body) as response:
-                found = await response.content.read(LARGEST_ANSWER)
-                return PeerReply(response.status, found)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            text = f"the replica at {address} did not answer: {_told(error)}"
+            async with self._request(address, what, question.body) as response:
+                self._note(replica, response.status)
+                return PeerReply(response.status, await response.content.read(LARGEST_ANSWER))
+        except _FAILURES as error:
+            self.reach.lost(replica, _told(error))
+            text = f"the replica {replica} at {address} did not answer: {_told(error)}"
             raise PeerUnreached(text, refused=_refused(error)) from None
 
-    async def _sent(self, address: str, what: Said, following: "_Following") -> aiohttp.ClientResponse:
+    async def _asked(self, holder: Holder, what: Said, following: "_Following") -> aiohttp.ClientResponse:
         try:
-            return await self._request(address, what, b"")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            response = await self._request(holder.address, what, b"")
+        except _FAILURES as error:
+            self.reach.lost(holder.replica, _told(error))
             sign = Sign.UNREACHED if _refused(error) else Sign.BROKEN
             raise following.lost(sign, f"can't be asked: {_told(error)}") from None
+        self._note(holder.replica, response.status)
+        return response
+
+    def _note(self, replica: str, status: int) -> None:
+        if status == 403:
+            self.reach.lost(replica, _ADVICE[403])
+        else:
+            self.reach.met(replica)
 
     def _request(self, address: str, what: Said, body: bytes) -> "aiohttp.client._RequestContextManager":
         scheme = "https" if self._tls else "http"
@@ -249,6 +276,8 @@ def _told(error: Exception) -> str:
     """Why, without what was sent."""
     if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
         return "it took no connection in time"
+    if _refused(error):
+        return "connection refused"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
     said_so = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     return str(said_so or getattr(cause, "reason", None) or type(cause).__name__)

@@ -20,7 +20,7 @@ from msrcache.server.peer import PeerAnswer, PeerRequest
 from msrcache.sockets.mutual import MutualTls
 from msrcache.telemetry.clock import SystemClock
 from msrcache.telemetry.metrics import Metrics
-from msrcache.upstream.peers import Peers, PeerUnreached
+from msrcache.upstream.peers import PeerQuestion, Peers, PeerUnreached
 from tests.stage.certificates import Authority, authority
 from tests.stage.following import KIND, NONCE, SECRET, fleet, poured
 from tests.stage.process import free_port
@@ -302,20 +302,35 @@ async def test_small_questions(tmp_path: Path) -> None:
     """A body goes there, an answer comes back; a replica that is not there is told apart from one that fails."""
 
     async def beat(request: PeerRequest) -> PeerAnswer:
-        return PeerAnswer(
-            201, request.name.encode() + b" " + request.query["k"].encode() + b" " + request.body
-        )
+        told = f"{request.name} {request.query['k']} ".encode()
+        return PeerAnswer(201, told + request.body)
 
+    question = PeerQuestion(kind="leases", name="sha256:ab/0", query={"k": "a b&c"}, body=b"{}")
     async with fleet(tmp_path) as staged:
         staged.port.add("POST", "leases", beat)
-        reply = await staged.peers.ask(
-            "POST", staged.port.address, "leases", "sha256:ab/0", query={"k": "a b&c"}, body=b"{}"
-        )
+        reply = await staged.peers.ask("replica-1", staged.port.address, question)
         assert (reply.status, reply.body) == (201, b"sha256:ab/0 a b&c {}")
-        with pytest.raises(PeerUnreached, match="did not answer") as caught:
-            await staged.peers.ask("GET", f"127.0.0.1:{free_port()}", "leases", "x", query={})
+        with pytest.raises(
+            PeerUnreached, match=r"replica-2 at .* did not answer: connection refused"
+        ) as caught:
+            await staged.peers.ask("replica-2", f"127.0.0.1:{free_port()}", question)
         assert caught.value.refused
+        assert list(staged.peers.reach.unreached()) == ["replica-2"]
     async with follower() as peers, played(b"no HTTP") as holder:
         with pytest.raises(PeerUnreached) as caught:
-            await peers.ask("GET", holder.address, "leases", "x", query={})
+            await peers.ask(holder.replica, holder.address, question)
         assert not caught.value.refused
+
+
+async def test_who_is_not_reached_is_told(tmp_path: Path) -> None:
+    """By replica and reason, until it is reached again; a fill that is not there is no reason."""
+    async with fleet(tmp_path) as staged:
+        nobody = replace(staged.holder, address=f"127.0.0.1:{free_port()}")
+        await sign_of(staged.peers, nobody)
+        assert staged.peers.reach.unreached() == {"replica-1": "connection refused"}
+        assert staged.count("peers_unreached", ours=True) == 1
+        assert await sign_of(staged.peers, staged.holder) is Sign.NOFILL
+        assert staged.peers.reach.unreached() == {}
+    async with fleet(tmp_path, secret=b"another") as staged:
+        await sign_of(staged.peers, staged.holder)
+        assert "http.secret" in staged.peers.reach.unreached()["replica-1"]
