@@ -13,7 +13,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv run check format test test-all test-deps bench image clean
+.PHONY: help venv run check format test test-all test-deps chaos bench image clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what there is
@@ -49,6 +49,9 @@ test: venv test-deps  ## Run the tests; ARGS are pytest's
 test-all: venv  ## The slow ones as well
 	scripts/test-deps --all
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: venv test-deps  ## Ten minutes of faults on three replicas under load; writes docs/reliability.md. ARGS='--seed 7'
+	$(BIN)/python -m tests.chaos --write docs/reliability.md $(ARGS)
 
 bench: venv test-deps  ## Measure the cache beside its peers; writes docs/performance.md
 	$(BIN)/python -m bench $(ARGS)

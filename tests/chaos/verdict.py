@@ -1,0 +1,175 @@
+"""What a run of chaos came to: the cause of every failure, the table, and what makes it red. Pure.
+
+An attempt may fail where its own replica was killed or stopped under it, or where its bytes were to come from an
+upstream that nobody let through. Nothing else is an excuse: no store, no peer, no clock, no drain.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.chaos.plan import AROUND, PROCESS, Kind
+
+GONE: Final = (Kind.KILL, Kind.STOP)
+NO_UPSTREAM: Final = (Kind.CUT_UPSTREAM, Kind.UPSTREAM_DOWN, Kind.UPSTREAM_BROKEN, Kind.UPSTREAM_SLOW)
+NO_STORE: Final = (Kind.CUT_STORE, Kind.STORE_SLOW, Kind.STORE_FULL, Kind.STORE_DENIED, Kind.CLOCK)
+AFTER: Final = 12.0
+"""Seconds that a fault is felt for after it has ended: breakers stay open for ten."""
+MOST: Final = 1.1
+UNEXCUSED: Final = "none: a defect"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a fault was at work, on the run's clock; no replica: it was all of them."""
+
+    kind: Kind
+    start: float
+    stop: float
+    replica: int | None
+
+    def meets(self, start: float, stop: float, *, after: float) -> bool:
+        """Whether it was felt between."""
+        return self.start < stop and start < self.stop + after
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request of a client. `replica` is None where no answer told it; `error` is empty where it ended well."""
+
+    start: float
+    stop: float = 0.0
+    replica: int | None = None
+    error: str = ""
+    stall: float = 0.0
+
+
+@dataclass(slots=True)
+class Pulled:
+    """One blob or manifest pulled by one client, with all its attempts."""
+
+    digest: str
+    size: int
+    attempts: list[Attempt] = field(default_factory=list)
+    wrong: bool = False
+    ended_well: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Bytes of a blob that the upstream sent, and when."""
+
+    digest: str
+    count: int
+    at: float
+
+
+def cause(attempt: Attempt, windows: Iterable[Window]) -> str:
+    """What excuses a failed attempt, or UNEXCUSED."""
+    for window in windows:
+        mine = attempt.replica is None or window.replica in (None, attempt.replica)
+        if window.kind in GONE and mine and window.meets(attempt.start, attempt.stop, after=2.0):
+            return str(window.kind)
+    for window in windows:
+        mine = attempt.replica is None or window.replica in (None, attempt.replica)
+        if window.kind in NO_UPSTREAM and mine and window.meets(attempt.start, attempt.stop, after=AFTER):
+            return str(window.kind)
+    return UNEXCUSED
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The figures of a run."""
+
+    pulls: int
+    attempts: int
+    faults: Counter[Kind]
+    failures: Counter[str]
+    failed_pulls: int
+    wrong: int
+    wrong_stored: int
+    ratio: float
+    """Upstream bytes over unique bytes, of blobs above the threshold of the lease that no fault of the store met."""
+    ratio_store: float
+    """The same of those that one did: what a store does not take is fetched again."""
+    ratio_small: float
+    stall: float
+    leftovers: dict[str, int]
+
+    def red(self, *, pulls: int, rounds: int) -> list[str]:
+        """Why the run has failed; empty: it has not."""
+        reasons = [
+            f"{self.failures[UNEXCUSED]} attempts failed without an excuse" * bool(self.failures[UNEXCUSED]),
+            f"{self.failed_pulls} pulls were given up" * bool(self.failed_pulls),
+            f"{self.wrong} pulls ended well with wrong bytes" * bool(self.wrong),
+            f"{self.wrong_stored} stored blobs are wrong" * bool(self.wrong_stored),
+            f"upstream bytes are {self.ratio:.2f}x the unique ones" * (self.ratio > MOST),
+            f"only {self.pulls} pulls" * (self.pulls < pulls),
+            *(
+                f"only {self.faults[kind]} x {kind}" * (self.faults[kind] < rounds)
+                for kind in (*PROCESS, *AROUND)
+            ),
+        ]
+        return [reason for reason in reasons if reason]
+
+    def table(self) -> str:
+        """For people, and for docs/reliability.md."""
+        rows = [
+            ("pulls (attempts)", f"{self.pulls} ({self.attempts})"),
+            ("pulls given up", str(self.failed_pulls)),
+            ("wrong bytes served, stored", f"{self.wrong}, {self.wrong_stored}"),
+            *(
+                (f"attempts failed, cause: {name}", str(count))
+                for name, count in sorted(self.failures.items())
+            ),
+            ("upstream bytes / unique bytes, above the threshold", f"{self.ratio:.2f}x"),
+            ("the same, while the store had a fault", f"{self.ratio_store:.2f}x"),
+            ("the same, up to the threshold", f"{self.ratio_small:.2f}x"),
+            ("longest stall of an attempt that ended well", f"{self.stall:.1f} s"),
+            *((f"left over: {name}", str(count)) for name, count in sorted(self.leftovers.items())),
+            *((f"fault: {kind}", f"{self.faults[kind]}x") for kind in Kind),
+        ]
+        return "\n".join(
+            ["| what | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+        )
+
+
+def judge(
+    pulled: Sequence[Pulled],
+    windows: Sequence[Window],
+    sent: Sequence[Sent],
+    *,
+    threshold: int,
+    wrong_stored: int,
+    leftovers: dict[str, int],
+) -> Verdict:
+    """The verdict on a run."""
+    attempts = [attempt for one in pulled for attempt in one.attempts]
+    large = {one.digest: one.size for one in pulled if one.size > threshold}
+    small = {one.digest: one.size for one in pulled if one.size <= threshold}
+    touched = {part.digest for part in sent if _met(part.at, windows)}
+    return Verdict(
+        pulls=len(pulled),
+        attempts=len(attempts),
+        faults=Counter(window.kind for window in windows),
+        failures=Counter(cause(attempt, windows) for attempt in attempts if attempt.error),
+        failed_pulls=sum(not one.ended_well for one in pulled),
+        wrong=sum(one.wrong for one in pulled),
+        wrong_stored=wrong_stored,
+        ratio=_ratio({d: s for d, s in large.items() if d not in touched}, sent),
+        ratio_store=_ratio({d: s for d, s in large.items() if d in touched}, sent),
+        ratio_small=_ratio(small, sent),
+        stall=max((attempt.stall for attempt in attempts if not attempt.error), default=0.0),
+        leftovers=leftovers,
+    )
+
+
+def _met(at: float, windows: Iterable[Window]) -> bool:
+    """Whether a fault of the store was felt then; the upstream's log is to the second."""
+    return any(w.kind in NO_STORE and w.meets(at - 1.0, at + 1.0, after=AFTER) for w in windows)
+
+
+def _ratio(sizes: dict[str, int], sent: Iterable[Sent]) -> float:
+    unique = sum(sizes.values())
+    return sum(part.count for part in sent if part.digest in sizes) / unique if unique else 0.0
