@@ -34,7 +34,7 @@ from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
 from msrcache.expiring import Expiring
-from msrcache.fleet import heartbeat
+from msrcache.fleet import Own, heartbeat
 from msrcache.inquiry import CannotStart, Inquiry
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
@@ -177,25 +177,20 @@ class Application:
         self.local = await self._open_local(stack)
         stack.push_async_callback(self.peering.close)
         await self.peering.open()  # before the first lease, and until after the last
+        health = Health(degraded=self.degraded, checks=Checks(config.health))
+        own = Own(health, self.peering, replica=self.replica, metrics=self.metrics, clock=self.clock)
+        self.fleet = heartbeat(own, self.store, interval=config.cache.heartbeat)
+        stack.push_async_callback(self.fleet.close)
         self.pulls = self._pull_through(self.inquiry.fetching)
         stack.push_async_callback(self.pulls.close)
         self.peering.serve(self.pulls.own_fills)
+        health.fills = self.pulls.fills.rows
         access_log = None
         if not config.log.accesslog.disabled:
             dropped = self.metrics.access_log_dropped_total.inc
             style = AccessFormat.COMBINED if config.log.formatter == "text" else AccessFormat.JSON
             access_log = AccessLog(LineWriter(sys.stdout.buffer, dropped=dropped), style)
             stack.callback(access_log.close)
-        health = Health(degraded=self.degraded, fills=self.pulls.fills.rows, checks=Checks(config.health))
-        self.fleet = heartbeat(
-            self.replica,
-            self.store,
-            health,
-            interval=config.cache.heartbeat,
-            metrics=self.metrics,
-            clock=self.clock,
-        )
-        stack.push_async_callback(self.fleet.close)
         around = Surroundings(metrics=self.metrics, health=health, access_log=access_log, clock=self.clock)
         self.service = Service(self.pulls, self.inquiry.gate, _server_settings(config), around)
         stack.push_async_callback(self.service.close)

@@ -27,9 +27,10 @@ from msrcache.inquiry import CannotStart
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.names import ImageReference
 from msrcache.serve import run
+from msrcache.status import Showing, status
 from msrcache.storage.errors import StorageError
 
-COMMANDS = ("serve", "check-config", "check-storage", "inspect", "gc")
+COMMANDS = ("serve", "check-config", "check-storage", "inspect", "gc", "status")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--peer", metavar="URL", default="", help="check between here and where --listen runs")
     other.add_argument("--listen", metavar="HOST:PORT", type=_address, help="be the other machine of a check")
     storage.set_defaults(run=_check_storage)
+    _looking(commands)
+    return parser
+
+
+def _looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands that look at what is there."""
     inspecting = commands.add_parser("inspect", help="what the cache holds of an image")
     inspecting.add_argument("reference", help="repository:tag or repository@digest, with or without a host")
     inspecting.add_argument("--config", type=Path, help="the configuration that names the store")
@@ -87,7 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     expiring.add_argument("--dry-run", action="store_true", required=True, help="delete nothing")
     expiring.add_argument("--json", action="store_true", help="print JSON")
     expiring.set_defaults(run=_gc)
-    return parser
+    seeing = commands.add_parser(
+        "status", help="the replicas on the store: who lives, what they do, what is wrong"
+    )
+    _configured(seeing)
+    seeing.add_argument(
+        "--url", default="", help="ask the replica with this http.debug.addr; no configuration is needed"
+    )
+    seeing.add_argument("--watch", action="store_true", help="again and again, until interrupted")
+    seeing.add_argument("--json", action="store_true", help="print JSON; with --watch a line each time")
+    seeing.set_defaults(run=_status)
 
 
 def _configured(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +153,19 @@ def _check_storage(options: argparse.Namespace) -> int:
             if options.listen:
                 return listen(config, options.listen, out=out)
             return check_storage(config, peer=options.peer, as_json=options.json, out=out)
+    except (ConfigError, CannotStart) as error:
+        _say(str(error))
+        return 2
+
+
+def _status(options: argparse.Namespace) -> int:
+    showing = Showing(out=sys.stdout, as_json=options.json, watch=options.watch)
+    try:
+        config = None
+        if not options.url:
+            config = load(_path(options.config), os.environ, strict=options.strict).config
+        with redirect_stdout(sys.stderr):  # as above
+            return status(config, url=options.url, showing=showing)
     except (ConfigError, CannotStart) as error:
         _say(str(error))
         return 2

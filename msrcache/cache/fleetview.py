@@ -18,7 +18,7 @@ def view(fleet: Heartbeat, *, now: float) -> Mapping[str, object]:
         record = known.record or Record(replica=known.replica)
         seen = None if known.read is None else now - known.read.last
         rows.append(row(record, SILENT if quiet else ALIVE, seen))
-    return shown(rows, seen_by=fleet.own.replica, heartbeat=fleet.interval)
+    return shown(rows, seen_by=fleet.replica, heartbeat=fleet.interval)
 
 
 def row(record: Record, life: str, seen: float | None) -> Mapping[str, object]:

@@ -61,13 +61,14 @@ log = get_logger(__name__)
 
 
 class Heartbeat:
-    """Implements Fleet. `compose` makes this replica's record of a beat's number."""
+    """Implements Fleet. `compose` makes this replica's record of a beat's number; it is first called by a beat."""
 
     def __init__(
         self,
         store: Store,
         compose: Callable[[int], Record],
         *,
+        replica: str,
         interval: float,
         metrics: Metrics,
         clock: Clock,
@@ -83,18 +84,20 @@ class Heartbeat:
         self._shown = False
         self._told: set[str] = set()
         self._known: dict[str, Known] = {}
-        self.own = compose(0)
+        self.replica = replica
+        self.own = Record(replica=replica)
         self._leave = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Heartbeat {self.own.replica} beat {self._beat} [{len(self._known)} others]>"
+        return f"<Heartbeat {self.replica} beat {self._beat} [{len(self._known)} others]>"
 
     def alive(self) -> Sequence[Member]:
         """As Fleet."""
         others = [known for known in self._known.values() if can_be_asked(known, self._patience)]
         members = [Member(known.replica, known.record.address) for known in others if known.record]
-        return sorted([Member(self.own.replica, self.own.address), *members], key=lambda one: one.replica)
+        members.append(Member(self.replica, self.own.address))
+        return sorted(members, key=lambda one: one.replica)
 
     def compose(self) -> Record:
         """This replica's record as it would be written now."""
@@ -125,7 +128,7 @@ class Heartbeat:
         if self._shown:
             with contextlib.suppress(StorageError, TimeoutError):
                 async with asyncio.timeout(LEFT_WITHIN):
-                    await self._store.delete(replica_key(self.own.replica))
+                    await self._store.delete(replica_key(self.replica))
 
     async def _run(self) -> None:
         while not self._leave.is_set():
@@ -153,7 +156,7 @@ class Heartbeat:
         if not self._store.writable:
             return
         try:
-            await self._store.put(replica_key(self.own.replica), self.own.encode())
+            await self._store.put(replica_key(self.replica), self.own.encode())
         except StorageError as error:
             self._tell(UNSEEN, error)
         else:
@@ -172,7 +175,7 @@ class Heartbeat:
             self._tell(UNLISTED, error)
             return
         self._told.discard(UNLISTED)
-        own = found.pop(self.own.replica, None)
+        own = found.pop(self.replica, None)
         now = self._clock.monotonic()
         for replica, info in found.items():
             known = self._known.get(replica) or self._newcomer(replica, info, own)

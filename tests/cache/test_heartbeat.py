@@ -54,7 +54,7 @@ class Stage:
         def compose(beat: int) -> Record:
             return Record(replica=name, beat=beat, address=f"{name}:1", state=state[0])
 
-        heartbeat = Heartbeat(store, compose, interval=INTERVAL, metrics=metrics, clock=clock)
+        heartbeat = Heartbeat(store, compose, replica=name, interval=INTERVAL, metrics=metrics, clock=clock)
         one = self.replicas[name] = Replica(name, heartbeat, sickness, metrics, clock, state)
         return one
 
@@ -216,7 +216,12 @@ async def test_a_store_that_may_not_be_written_is_read(stage: Stage) -> None:
     store = Store(Memory(stage.contents), metrics=metrics, clock=clock)
     store.allowed = False
     heartbeat = Heartbeat(
-        store, lambda beat: Record(replica="r", beat=beat), interval=INTERVAL, metrics=metrics, clock=clock
+        store,
+        lambda beat: Record(replica="r", beat=beat),
+        replica="r",
+        interval=INTERVAL,
+        metrics=metrics,
+        clock=clock,
     )
     await stage.intervals(1)
     await heartbeat.step()

@@ -1,0 +1,83 @@
+"""Whoever looks at the fleet without being of it: reads all records, and says who beats, within two intervals.
+
+Nothing is written. A record whose stamp is old beside the newest one is silent at once (both are the store's);
+of the others each is read again until it changes, or until it had the time to.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from msrcache.cache.fleetview import ALIVE, SILENT, row, shown
+from msrcache.cache.heartbeat import PATIENCE
+from msrcache.cache.layout import REPLICAS, replica_key, replica_of
+from msrcache.cache.record import LIMIT, Record, parse_record
+from msrcache.storage.errors import NotFound
+from msrcache.storage.store import Store
+from msrcache.telemetry.clock import Clock
+
+LOOKS: Final = 10
+"""Readings of a record that does not change, spread over two intervals and a bit."""
+AT_ONCE: Final = 16
+
+
+class Onlooker:
+    """Looks once or again and again; what it has seen to beat in one look it need not wait for in the next."""
+
+    def __init__(self, store: Store, clock: Clock, *, interval: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._interval = interval
+        self._last: dict[str, bytes] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def look(self) -> Mapping[str, object]:
+        """The fleet as /debug/fleet shows it. Raises StorageError where the store cannot be read."""
+        stamps: dict[str, float] = {}
+        try:
+            async for key, info in self._store.list(REPLICAS):
+                if (replica := replica_of(key)) is not None:
+                    stamps[replica] = info.modified
+        except NotFound:
+            pass  # nobody has ever written
+        newest = max(stamps.values(), default=0.0)
+        old = {name for name, stamp in stamps.items() if newest - stamp >= PATIENCE * self._interval}
+        found, beating = await self._read(stamps.keys() - old)
+        dead, _ = await self._read(old)
+        waiting = found.keys() - beating
+        for _ in range(LOOKS):
+            if not waiting:
+                break
+            await asyncio.sleep(self._interval * 2.2 / LOOKS)
+            again, changed = await self._read(waiting)
+            found |= again
+            for gone in waiting - again.keys():
+                del found[gone]
+            waiting = again.keys() - changed
+        quiet = waiting | dead.keys()
+        records = found | dead
+        self._last = {name: data for name, data in self._last.items() if name in records}
+        return self._shown(records, quiet)
+
+    async def _read(self, replicas: Iterable[str]) -> tuple[dict[str, Record], set[str]]:
+        """The records that are there, and whose differed from the last reading."""
+        found: dict[str, Record] = {}
+        changed: set[str] = set()
+
+        async def one(replica: str) -> None:
+            try:
+                async with self._slots:
+                    data = await self._store.get(replica_key(replica), LIMIT)
+            except NotFound:
+                return
+            if self._last.get(replica, data) != data:
+                changed.add(replica)
+            self._last[replica] = data
+            found[replica] = parse_record(replica, data) or Record(replica=replica)
+
+        await asyncio.gather(*(one(replica) for replica in replicas))
+        return found, changed
+
+    def _shown(self, records: Mapping[str, Record], quiet: set[str]) -> Mapping[str, object]:
+        rows = [row(record, SILENT if name in quiet else ALIVE, 0.0) for name, record in records.items()]
+        return shown(rows, seen_by="", heartbeat=self._interval)
