@@ -12,12 +12,13 @@ from pathlib import Path
 
 from bench.content import Shelf
 from bench.figures import FULL, ONE_STORE, QUICK, Bench, Row, Size
+from bench.fleets import FLEETS
 from bench.report import table, write
 from bench.servers import Yard
 from bench.stores import STORES
 from tests.stage.tools import PROJECT, find
 
-FIGURES = {**ONE_STORE, **STORES}
+FIGURES = {**ONE_STORE, **STORES, **FLEETS}
 
 
 def main() -> None:

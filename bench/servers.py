@@ -35,6 +35,7 @@ class Running:
     tls: int  # a port, or 0
     popen: subprocess.Popen[bytes]
     log: Path
+    debug: int = 0  # a port, or 0
 
     @property
     def url(self) -> str:
@@ -58,9 +59,16 @@ class Running:
             total += int(status.split("VmHWM:")[1].split()[0])
         return total / 1024
 
-    def ask(self, path: str) -> bytes:
+    def resident(self) -> float:
+        """MiB of resident memory now, all its processes summed."""
+        pages = sum(
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid, _ in _group(self.popen.pid)
+        )
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+    def ask(self, path: str, *, debug: bool = False) -> bytes:
         """GET."""
-        address = f"http://127.0.0.1:{self.port}{path}"
+        address = f"http://127.0.0.1:{self.debug if debug else self.port}{path}"
         wanted = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
         with urllib.request.urlopen(urllib.request.Request(address, headers=wanted), timeout=60) as answer:
             data: bytes = answer.read()
@@ -117,12 +125,11 @@ class Yard:
             if one.popen.poll() is None:
                 one.stop()
 
-    def upstream(self, data: Path) -> Running:
-        """The counting upstream over a folder."""
+    def upstream(self, data: Path, *, rate: int = 0) -> Running:
+        """The counting upstream over a folder; ``rate`` in bytes a second, to all together; 0: no limit."""
         port = free_port()
-        return self._start(
-            "upstream", [sys.executable, "-m", "bench.upstream", str(port), str(data)], port, 0
-        )
+        argv = [sys.executable, "-m", "bench.upstream", str(port), str(data), str(rate)]
+        return self._start("upstream", argv, port, 0)
 
     def origin(self, data: Path) -> Running:
         """A real registry over a folder, by https with a private CA, as an MSR is reached; of low priority."""
@@ -164,9 +171,10 @@ class Yard:
         tls: bool = False,
         quiet: bool = False,
         local: Path | None = None,
+        fleet: bool = False,
     ) -> Running:
-        """msrcache with a store of its own; with a hot tier in `local`."""
-        port = free_port()
+        """msrcache with a store of its own; with a hot tier in `local`; as one of a `fleet` on that store."""
+        port, debug, peer = free_port(), free_port() if fleet else 0, free_port() if fleet else 0
         tier = f"  local: {{path: {local}, size: 2GiB, admit: first}}" if local else ""
         config = self._config(
             "msrcache.yml",
@@ -176,11 +184,13 @@ class Yard:
             LOCAL=tier,
             UPSTREAM=upstream.url,
             TRUST=f', ca: ["{self._authority.bundle}"]' if upstream.tls else "",
-            EXTRA=self._text("tls.yml") if tls else "",
+            EXTRA=(self._text("tls.yml") if tls else "")
+            + (self._text("fleet.yml", DEBUG=debug) if fleet else ""),
+            PEER=f"  peer: {{addr: 127.0.0.1:{peer}}}" if fleet else "",
             QUIET=str(quiet).lower(),
         )
         argv = [sys.executable, "-m", "msrcache", "serve", str(config)]
-        return self._start("msrcache", argv, port, port if tls else 0)
+        return self._start("msrcache", argv, port, port if tls else 0, debug)
 
     def _text(self, name: str, **values: object) -> str:
         text = (PEERS / name).read_text()
@@ -196,7 +206,7 @@ class Yard:
         path.write_text(self._text(name, FOLDER=folder, **values))
         return path
 
-    def _start(self, name: str, argv: list[str], port: int, tls: int) -> Running:
+    def _start(self, name: str, argv: list[str], port: int, tls: int, debug: int = 0) -> Running:
         log = self.folder / f"{name}-{port}.log"
         # distribution as a pull-through cache has no setting for a CA: Go's own variable is its way.
         quiet: Mapping[str, str] = {
@@ -207,7 +217,7 @@ class Yard:
             popen = subprocess.Popen(
                 argv, stdout=sink, stderr=sink, env={**os.environ, **quiet}, start_new_session=True
             )
-        running = Running(name, port, tls, popen, log)
+        running = Running(name, port, tls, popen, log, debug)
         self._running.append(running)
         deadline = time.monotonic() + 20
         while True:

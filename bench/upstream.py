@@ -1,8 +1,9 @@
 """The upstream of the cold figures: blobs and one manifest from a registry's folder, bytes and requests counted.
 
-    python -m bench.upstream PORT FOLDER
+    python -m bench.upstream PORT FOLDER RATE
 
-A thread a connection and sendfile, so that it costs little beside what is measured. GET /counts tells.
+A thread a connection and sendfile, so that it costs little beside what is measured. GET /counts tells. RATE: bytes a
+second that all bodies together get; 0: no limit.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import re
 import socketserver
 import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -38,6 +40,28 @@ class Counts:
             self.sent += count
 
 
+class Rate:
+    """What all bodies together may have in a second."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def piece(self) -> int:
+        """How much is sent at once: a fiftieth of a second's."""
+        return max(4096, self._rate // 50) if self._rate else 1 << 20
+
+    def wait(self, count: int) -> None:
+        """Until so much more may go out."""
+        if not self._rate:
+            return
+        with self._lock:
+            self._due = max(self._due, time.monotonic()) + count / self._rate
+            due = self._due
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
 class Server(socketserver.ThreadingTCPServer):
     """Listens; knows the folder."""
 
@@ -45,8 +69,9 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, rate: int) -> None:
         super().__init__(("127.0.0.1", port), Connection)
+        self.rate = Rate(rate)
         self.folder = folder / "docker/registry/v2"
         self.counts = Counts()
 
@@ -105,9 +130,9 @@ class Connection(socketserver.StreamRequestHandler):
             )
             self._head(status, last - first + 1, "application/octet-stream", f"sha256:{name}")
             while method == "GET" and first <= last:
-                count = os.sendfile(
-                    self.connection.fileno(), file.fileno(), first, min(1 << 20, last + 1 - first)
-                )
+                wanted_now = min(self.server.rate.piece(), last + 1 - first)
+                count = os.sendfile(self.connection.fileno(), file.fileno(), first, wanted_now)
+                self.server.rate.wait(count)
                 first += count
                 self.server.counts.add(count)
 
@@ -128,4 +153,4 @@ class Connection(socketserver.StreamRequestHandler):
 
 if __name__ == "__main__":
     os.nice(10)
-    Server(int(sys.argv[1]), Path(sys.argv[2])).serve_forever()
+    Server(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])).serve_forever()
