@@ -8,8 +8,6 @@ configuration without upstream, a certificate that does not load, a port that is
 
 import asyncio
 import contextlib
-import logging
-import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -43,6 +41,7 @@ from msrcache.server.admin import Health
 from msrcache.server.app import Service, Surroundings
 from msrcache.server.binding import ListenFailed
 from msrcache.server.checks import Checks
+from msrcache.server.seat import Seat
 from msrcache.server.settings import ServerSettings
 from msrcache.server.tls import TlsProblem
 from msrcache.sockets.mutual import MutualTlsProblem
@@ -53,11 +52,10 @@ from msrcache.storage.mounts import mount_named
 from msrcache.storage.parameters import ParameterError
 from msrcache.storage.selfcheck import SelfCheck
 from msrcache.storage.store import Store, StoreSettings
-from msrcache.telemetry.accesslog import AccessFormat, AccessLog
 from msrcache.telemetry.clock import SystemClock
-from msrcache.telemetry.lines import LineWriter
-from msrcache.telemetry.logs import Formatter, configure, get_logger
+from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
+from msrcache.telling import configure_logs, opened_access_log
 from msrcache.upstream.settings import UpstreamSettingsError
 
 PROVED_WITHIN = 5.0
@@ -82,14 +80,19 @@ log = get_logger(__name__)
 
 
 class Application:
-    """Everything that runs in one process, while its context is open."""
+    """Everything that runs in one process, while its context is open.
 
-    def __init__(self, config: Config) -> None:
+    `seat`: its place among several workers; `after`: what they have re-read since, taken over before it serves.
+    """
+
+    def __init__(self, config: Config, *, seat: Seat | None = None, after: Loaded | None = None) -> None:
         self.config = config
         self.replica = new_replica_id()
+        self._seat = seat
+        self._after = after
         self.metrics = Metrics()
         self.clock = SystemClock()
-        self.spool = Spool(config.spool_path, size=config.cache.spool.size)
+        self.spool = Spool(config.spool_path, size=config.cache.spool.size, sharers=config.cache.workers)
         self._spool_trouble: str | None = None
         self.peering = Peering(config, metrics=self.metrics, clock=self.clock)
         self.store: Store
@@ -154,6 +157,7 @@ class Application:
             "upstream": self.inquiry.upstream.current.degraded(),
             "spool": self._spool_trouble,
             "local": self.local.degraded() if self.local is not None else None,
+            "workers": self._seat.trouble() if self._seat is not None else None,
         }
         return {name: reason for name, reason in parts.items() if reason is not None}
 
@@ -185,17 +189,23 @@ class Application:
         stack.push_async_callback(self.pulls.close)
         self.peering.serve(self.pulls.own_fills)
         health.fills = self.pulls.fills.rows
-        access_log = None
-        if not config.log.accesslog.disabled:
-            dropped = self.metrics.access_log_dropped_total.inc
-            style = AccessFormat.COMBINED if config.log.formatter == "text" else AccessFormat.JSON
-            access_log = AccessLog(LineWriter(sys.stdout.buffer, dropped=dropped), style)
+        access_log = opened_access_log(config, self.metrics, shared=self._seat is not None)
+        if access_log is not None:
             stack.callback(access_log.close)
-        around = Surroundings(metrics=self.metrics, health=health, access_log=access_log, clock=self.clock)
+        around = Surroundings(
+            metrics=self.metrics,
+            health=health,
+            access_log=access_log,
+            clock=self.clock,
+            metrics_page=self._seat.metrics if self._seat is not None else None,
+        )
         self.service = Service(self.pulls, self.inquiry.gate, _server_settings(config), around)
         stack.push_async_callback(self.service.close)
+        if self._after is not None:
+            await self.reload(self._after)
         await self.service.start()
         self.fleet.start()
+        self.metrics.workers.set(1)
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
         section, breaker = self.config.storage, self.config.cache.storage.breaker
@@ -358,17 +368,6 @@ def _redirect_settings(config: Config) -> RedirectSettings:
             Clients(entry.networks, entry.mode == "redirect", entry.endpoint) for entry in section.clients
         ),
     )
-
-
-def configure_logs(config: Config) -> None:
-    """Log as the configuration says, on standard error; the access log has standard output."""
-    configure(
-        stream=sys.stderr,
-        level=config.log_level,
-        formatter=Formatter(config.log.formatter),
-        fields=config.log.fields,
-    )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 async def _in_background(

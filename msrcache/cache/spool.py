@@ -5,7 +5,8 @@ by the next fill of the same digest, which hashes what lies there before it trus
 
 Rules:
 1. Space is reserved from the blob's size before the first byte; a reservation ends when the file is closed.
-2. A file is named after its digest and locked (flock) while its process lives: an unlocked one is a leftover.
+2. A file is named after its digest and locked (flock) while its process lives: an unlocked one is a leftover. Several
+   processes may share the folder: whoever has the lock of a leftover continues or removes it, nobody else does.
 3. Readers hold the descriptor, so the name may go at any time (the store may have linked it into place).
 4. All disk work runs in the spool's own threads, never on the loop.
 """
@@ -78,10 +79,13 @@ class Leftover:
 class Spool:
     """A bounded folder of growing files."""
 
-    def __init__(self, path: Path, *, size: int = 0, threads: int = 0) -> None:
-        """``size`` in bytes; 0: what the disk has free, less a tenth. ``threads``; 0: by the cores."""
+    def __init__(self, path: Path, *, size: int = 0, threads: int = 0, sharers: int = 1) -> None:
+        """``size`` in bytes; 0: what the disk has free, less a tenth, for all ``sharers`` of the folder together.
+        ``threads``; 0: by the cores.
+        """
         self.path = path
         self.used = 0
+        self._sharers = max(1, sharers)
         self._unwritten = 0
         self._size = size
         # More of them than cores would wait for each other, some with the interpreter in hand, and the loop with them.
@@ -142,15 +146,19 @@ class Spool:
                 f"spool {self.path}: {size} bytes wanted, {self._size - self.used} left of cache.spool.size",
                 missing=self.used + size - self._size,
             )
-        room = int(free * 0.9) - self._unwritten
+        room = int(free * 0.9) // self._sharers - self._unwritten
         if size - file.length > room:
             raise SpoolFull(
-                f"spool {self.path}: {size} bytes wanted, the disk has {free} free",
+                f"spool {self.path}: {size} bytes wanted, the disk has {free} free{self._for_all}",
                 missing=size - file.length - room,
             )
         self.used += size
         self._unwritten += size - file.length
         file.reserved = size
+
+    @property
+    def _for_all(self) -> str:
+        return f" for {self._sharers} workers" if self._sharers > 1 else ""
 
     def wrote(self, count: int) -> None:
         """``count`` reserved bytes have reached the disk: they now count as used there."""
@@ -202,18 +210,23 @@ def _take_stock(path: Path) -> dict[Digest, Leftover]:
     found: dict[Digest, Leftover] = {}
     for entry in path.glob(f"*{SUFFIX}"):
         digest = _digest_of(entry)
-        if digest is None or _living(entry):
+        if digest is None or (fd := _locked(entry)) is None:
             continue
         try:
-            status = entry.stat()
-        except FileNotFoundError:
-            continue  # another process took stock too
-        # Linked: the store has it under its own name, and a writer would change the store's object.
-        shared = status.st_nlink > 1
-        if digest in found or shared or not status.st_size or time.time() - status.st_mtime > LEFTOVER_AGE:
-            entry.unlink(missing_ok=True)
-        else:
-            found[digest] = Leftover(entry, status.st_size)
+            status = os.fstat(fd)
+            # Linked: the store has it under its own name, and a writer would change the store's object.
+            shared = status.st_nlink > 1
+            if (
+                digest in found
+                or shared
+                or not status.st_size
+                or time.time() - status.st_mtime > LEFTOVER_AGE
+            ):
+                entry.unlink(missing_ok=True)
+            elif status.st_nlink:  # else another process took stock too
+                found[digest] = Leftover(entry, status.st_size)
+        finally:
+            os.close(fd)
     return found
 
 
@@ -225,19 +238,18 @@ def _digest_of(path: Path) -> Digest | None:
         return None
 
 
-def _living(path: Path) -> bool:
-    """Whether a process holds the file's lock."""
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the file's lock; None where a process that lives has it, or the file is not ours."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return True  # gone, or another account's: not ours to judge
+        return None  # gone, or another account's: not ours to judge
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
-    finally:
         os.close(fd)
-    return False
+        return None
+    return fd
 
 
 def _open(folder: Path, digest: Digest, leftover: Leftover | None) -> SpooledFile:
@@ -245,15 +257,18 @@ def _open(folder: Path, digest: Digest, leftover: Leftover | None) -> SpooledFil
         reopened = _reopen(digest, leftover)
         if reopened is not None:
             return reopened
-    path = folder / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(4)}{SUFFIX}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    file = SpooledFile(fd, path, digest)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        _remove(file)
-        raise
-    return file
+    while True:
+        path = folder / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(4)}{SUFFIX}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = SpooledFile(fd, path, digest)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return file
+        except OSError:
+            _remove(file)
+            raise
+        os.close(fd)  # taken for an empty leftover by a process that just started, before it was locked
 
 
 def _reopen(digest: Digest, leftover: Leftover) -> SpooledFile | None:

@@ -18,6 +18,7 @@ from msrcache.config.fields import (
     Section,
     Url,
     Whole,
+    Workers,
 )
 from msrcache.config.registry import HtpasswdSection
 
@@ -121,7 +122,7 @@ class SpoolSection(Section):
     path: str = ""
     """Folder; empty: msrcache/spool below the root of a filesystem store, else /var/lib/msrcache/spool."""
     size: Bytes = 0
-    """The most that all spool files may hold; 0: 90 % of what is free."""
+    """The most that all spool files may hold, of all workers together; 0: 90 % of what is free."""
 
 
 class FillSection(Section):
@@ -238,7 +239,7 @@ class LocalSection(Section):
     path: str = ""
     """Folder on a local disk; empty: none. Each process takes a subfolder of its own."""
     size: Bytes = 0
-    """The most that each process keeps there; what was unused for longest leaves first."""
+    """The most that is kept there, by all workers together; what was unused for longest leaves first."""
     admit: Literal["second", "first"] = "second"
     """second: a blob is kept at its second use; first: at once."""
 
@@ -262,6 +263,8 @@ class MetricsSection(Section):
 class CacheSection(Section):
     """What is ours."""
 
+    workers: Workers = 1
+    """Processes that serve the same address: 1 to 64, or auto: one for each core that may be used, at most 8."""
     upstreams: tuple[UpstreamEntry, ...] = ()
     """The registries to pull from, asked in turn; each stands in for the others."""
     upstream: UpstreamSection = UpstreamSection()

@@ -162,6 +162,18 @@ def _file(text: str) -> str:
     return text
 
 
+MOST_WORKERS: Final = 64
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return 0
+    count = units.parse_whole(text) if text.isdigit() else 0
+    if not 1 <= count <= MOST_WORKERS:
+        raise ValueError(f"should be a number from 1 to {MOST_WORKERS}, or auto")
+    return count
+
+
 def lowercased(value: object) -> object:
     """Text in lower case, for words that Docker Registry takes in any case."""
     return value.lower() if isinstance(value, str) else value
@@ -195,6 +207,12 @@ Headers = Annotated[
     Mapping[Annotated[str, AfterValidator(_header_name)], HeaderValues],
     PlainSerializer(masked, when_used="json"),
 ]
+Workers = Annotated[
+    int,
+    _reading(_workers),
+    PlainSerializer(lambda count: count or "auto", when_used="json", return_type=int | str),
+]
+"""How many processes; 0 is auto."""
 Opaque = Mapping[str, Any]
 """A block that config only carries: text, lists and maps, read by whoever owns the section."""
 

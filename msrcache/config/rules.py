@@ -46,6 +46,7 @@ def findings(config: Config) -> Iterator[Finding]:
         _local,
         _expiry,
         _peer,
+        _workers,
     )
     for rule in rules:
         yield from rule(config)
@@ -277,6 +278,27 @@ def _peer(config: Config) -> Iterator[Finding]:
         yield Finding(
             ((*path, "addr"), ("http", "addr")), "is the address of the main listener: choose another"
         )
-    if section != PeerSection() and section.addr and config.secret is None:
+    if section != PeerSection() and section.addr and config.secret is None and config.cache.workers == 1:
         words = "has no effect without http.secret, equal on all replicas"
         yield Finding((path, ("http", "secret")), words, Kind.WARNING)
+
+
+def _workers(config: Config) -> Iterator[Finding]:
+    if config.cache.workers == 1:
+        return
+    key: KeyPath = ("cache", "workers")
+    addresses: tuple[tuple[KeyPath, str], ...] = (
+        (("http", "addr"), config.http.addr),
+        (("http", "debug", "addr"), config.http.debug.addr),
+        (("cache", "metrics", "addr"), config.cache.metrics.addr),
+    )
+    if config.http.net == "unix":
+        words = "needs cache.workers: 1: the kernel shares a port among processes, not the path of a socket"
+        yield Finding(((("http", "net")), key), words)
+        addresses = addresses[1:]
+    for path, addr in addresses:
+        if addr.endswith(":0"):
+            yield Finding((path, key), "should name a port: each worker would get another one", value=addr)
+    if config.storage.driver == "inmemory":
+        words = "gives each worker a memory of its own beside an inmemory store: they share nothing"
+        yield Finding((key, ("storage", "inmemory")), words, Kind.WARNING)

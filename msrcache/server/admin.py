@@ -8,7 +8,7 @@ replicas out at once would be the outage.
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -74,7 +74,11 @@ class Admin:
     """The pages; `public` are those of the main listener."""
 
     def __init__(
-        self, health: Health, metrics: Metrics, *, vitals: Callable[[], Mapping[str, object]]
+        self,
+        health: Health,
+        metrics: Metrics | Callable[[], Awaitable[bytes]],
+        *,
+        vitals: Callable[[], Mapping[str, object]],
     ) -> None:
         self._health = health
         self._metrics = metrics
@@ -91,15 +95,19 @@ class Admin:
 
     async def _page(self, path: str, *, public: bool, metrics_path: str | None) -> Page | None:
         if path == metrics_path:
-            # Rendering takes milliseconds: too long for the loop.
-            body = await asyncio.to_thread(self._metrics.render)
-            return Page(200, CIMultiDict({"Content-Type": METRICS_TYPE}), body)
+            return Page(200, CIMultiDict({"Content-Type": METRICS_TYPE}), await self._rendered())
         match path:
             case "/" | "/readyz":
                 return _json(*self._health.verdict())
             case "/healthz":
                 return _json(200, {"status": "alive"})
         return None if public else self._debug(path)
+
+    async def _rendered(self) -> bytes:
+        if not isinstance(self._metrics, Metrics):
+            return await self._metrics()
+        # Rendering takes milliseconds: too long for the loop.
+        return await asyncio.to_thread(self._metrics.render)
 
     def _debug(self, path: str) -> Page | None:
         match path:

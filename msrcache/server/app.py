@@ -40,6 +40,9 @@ from msrcache.telemetry.trail import TRAIL
 CUT_WITHIN = 5.0
 """Seconds for handlers to end after their connections were cut."""
 
+FIXED = ("addr", "net", "debug_addr", "metrics_addr", "trusted", "proxy_protocol", "shared")
+"""Settings that a listener was opened with."""
+
 log = get_logger(__name__)
 
 
@@ -51,6 +54,8 @@ class Surroundings:
     health: Health
     access_log: AccessSink | None = None
     clock: Clock = field(default_factory=SystemClock)
+    metrics_page: Callable[[], Awaitable[bytes]] | None = None
+    """What /metrics answers, where that is not this process's metrics alone."""
 
 
 class Service:
@@ -64,7 +69,7 @@ class Service:
         self._reader = Reader()
         self._handlers = Handlers(registry, gate, Delivery(self._reader))
         self._middleware = Middleware(gate, around.metrics, around.access_log)
-        self._admin = Admin(around.health, around.metrics, vitals=self._vitals)
+        self._admin = Admin(around.health, around.metrics_page or around.metrics, vitals=self._vitals)
         self._tls = TlsContext(settings.tls, warn=log.warning) if settings.tls.enabled else None
         self._limits = ConnectionLimits(total=0)
         self._lag = LagMeter(around.metrics)
@@ -99,7 +104,8 @@ class Service:
             await self._main.open()
             for addr in dict.fromkeys((self._settings.debug_addr, self._settings.metrics_addr)):
                 if addr:
-                    self._aside.append(self._listener(Door(addr=addr), self._handle_aside))
+                    door = Door(addr=addr, shared=self._settings.shared)
+                    self._aside.append(self._listener(door, self._handle_aside))
                     await self._aside[-1].open()
         except BaseException:
             await self.close()
@@ -113,6 +119,7 @@ class Service:
         return Door(
             addr=settings.addr,
             net=settings.net,
+            shared=settings.shared,
             trusted=settings.trusted,
             proxy_protocol=settings.proxy_protocol,
             tls=self._tls,
@@ -148,14 +155,13 @@ class Service:
                 raise
             self._around.metrics.tls_reloads_total.labels("loaded").inc()
         self._warn_of_fixed(self._settings, settings)
-        # Whose word is taken is one question, and the listener has asked it already.
-        self._settings = replace(settings, trusted=self._settings.trusted)
+        # Whose word is taken is one question, and the listener has asked it already; nor does any address change.
+        self._settings = replace(settings, **{name: getattr(self._settings, name) for name in FIXED})
         self._count_connections()
 
     @staticmethod
     def _warn_of_fixed(was: ServerSettings, settings: ServerSettings) -> None:
-        fixed = ("addr", "net", "debug_addr", "metrics_addr", "trusted", "proxy_protocol")
-        changed = [name for name in fixed if getattr(was, name) != getattr(settings, name)]
+        changed = [name for name in FIXED if getattr(was, name) != getattr(settings, name)]
         if was.tls.enabled != settings.tls.enabled:
             changed.append("tls")
         if changed:

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +22,19 @@ class ListenFailed(Exception):
     """The address cannot be listened on: one sentence that says why and what to do."""
 
 
-async def listen(addr: str, *, net: str = "tcp", frugal: bool = False) -> list[socket.socket]:
+async def listen(
+    addr: str, *, net: str = "tcp", frugal: bool = False, shared: bool = False
+) -> list[socket.socket]:
     """Sockets that listen at host:port (each address of the host) or at a path; `frugal`: see UNSENT.
 
+    `shared`: other processes of this user may listen there too, and the kernel gives each its part of the connections.
     Raises ListenFailed and leaves nothing open.
     """
     sockets: list[socket.socket] = []
     try:
         if net == "unix":
             return [await asyncio.to_thread(_at_path, addr)]
-        await _everywhere(addr, sockets, frugal=frugal)
+        await _everywhere(addr, sockets, partial(_at, frugal=frugal, shared=shared))
     except OSError as cause:
         for sock in sockets:
             sock.close()
@@ -37,28 +42,32 @@ async def listen(addr: str, *, net: str = "tcp", frugal: bool = False) -> list[s
     return sockets
 
 
-async def _everywhere(addr: str, sockets: list[socket.socket], *, frugal: bool) -> None:
+async def _everywhere(addr: str, sockets: list[socket.socket], make: Callable[..., socket.socket]) -> None:
     host, _, port = addr.rpartition(":")
     found = await asyncio.get_running_loop().getaddrinfo(
         host.strip("[]") or None, port or "0", type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     places = list(dict.fromkeys((entry[0], entry[4]) for entry in found))
     if host:
-        sockets.extend(_at(family, address, frugal=frugal) for family, address in places)
+        sockets.extend(make(family, address) for family, address in places)
         return
     # With no host, one IPv6 socket takes both families, where the machine has IPv6.
     try:
-        sockets.append(_at(socket.AF_INET6, ("::", int(port or 0)), both=True, frugal=frugal))
+        sockets.append(make(socket.AF_INET6, ("::", int(port or 0)), both=True))
     except OSError as cause:
         if cause.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        sockets.append(_at(socket.AF_INET, ("", int(port or 0)), frugal=frugal))
+        sockets.append(make(socket.AF_INET, ("", int(port or 0))))
 
 
-def _at(family: int, address: tuple[object, ...], *, both: bool = False, frugal: bool) -> socket.socket:
+def _at(
+    family: int, address: tuple[object, ...], *, both: bool = False, frugal: bool, shared: bool
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
         # What is accepted inherits these.
@@ -89,6 +98,16 @@ def _listening(sock: socket.socket, address: tuple[object, ...] | str) -> socket
     sock.bind(address)
     sock.listen(BACKLOG)
     return sock
+
+
+async def prove_free(*addresses: str) -> None:
+    """Nobody listens at these addresses. Raises ListenFailed.
+
+    Where several processes share an address, another program of this user could share it too, unnoticed.
+    """
+    for addr in addresses:
+        for sock in await listen(addr):
+            sock.close()
 
 
 def spelled(sock: socket.socket) -> str:

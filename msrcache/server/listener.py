@@ -65,6 +65,7 @@ class Door:
 
     addr: str
     net: str = "tcp"
+    shared: bool = False
     trusted: Networks = ()
     proxy_protocol: bool = False
     tls: Contexts | None = None
@@ -120,7 +121,7 @@ class Listener:
     async def open(self) -> None:
         """Bind and begin to accept. Raises ListenFailed and leaves nothing open."""
         door = self._door
-        self._sockets = await listen(door.addr, net=door.net, frugal=door.tls is not None)
+        self._sockets = await listen(door.addr, net=door.net, frugal=door.tls is not None, shared=door.shared)
         for sock in self._sockets:
             self._accept_on(sock)
 

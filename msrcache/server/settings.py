@@ -36,6 +36,8 @@ class ServerSettings:
 
     addr: str = "127.0.0.1:0"
     net: str = "tcp"
+    shared: bool = False
+    """Whether other workers listen at the same addresses."""
     prefix: str = "/"
     host: str = ""
     relative_urls: bool = False
@@ -61,6 +63,7 @@ class ServerSettings:
         return cls(
             addr=http.addr,
             net=http.net,
+            shared=cache.workers > 1,
             prefix=http.prefix or "/",
             host=http.host.rstrip("/"),
             relative_urls=http.relative_urls,

@@ -6,10 +6,12 @@ and counted, old ones stay in order; a line is whole or absent; a stream that fa
 and is tried again with the next one.
 """
 
+import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+_WHOLE = select.PIPE_BUF  # bytes that a pipe takes in one piece
 _BATCH_SECONDS = 0.05  # one wake-up of the thread for all lines of this time
 
 
@@ -26,12 +28,21 @@ class Stream(Protocol):
 
 
 class LineWriter:
-    """Takes lines from any thread; `dropped` is called with the number of lines that were lost."""
+    """Takes lines from any thread; `dropped` is called with the number of lines that were lost.
+
+    `shared`: other processes write to the same pipe, and a batch must not be torn apart within a line.
+    """
 
     def __init__(
-        self, stream: Stream, *, limit: int = 8 << 20, dropped: Callable[[int], object] | None = None
+        self,
+        stream: Stream,
+        *,
+        limit: int = 8 << 20,
+        dropped: Callable[[int], object] | None = None,
+        shared: bool = False,
     ) -> None:
         self._stream = stream
+        self._shared = shared
         self._limit = limit
         self._dropped = dropped
         self._lines: list[str] = []
@@ -94,8 +105,9 @@ class LineWriter:
 
     def _put(self, lines: list[str]) -> None:
         try:
-            self._stream.write("".join(lines).encode("utf-8", "backslashreplace"))
-            self._stream.flush()
+            for piece in _pieces(lines) if self._shared else ("".join(lines),):
+                self._stream.write(piece.encode("utf-8", "backslashreplace"))
+                self._stream.flush()
         except (
             OSError,
             ValueError,
@@ -107,3 +119,17 @@ class LineWriter:
             self.lost += count
             if self._dropped is not None:
                 self._dropped(count)
+
+
+def _pieces(lines: Sequence[str]) -> Iterator[str]:
+    """Whole lines, as many as a pipe takes at once; one longer than that stands alone."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        count = len(line.encode("utf-8", "backslashreplace"))
+        if piece and size + count > _WHOLE:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += count
+    yield "".join(piece)

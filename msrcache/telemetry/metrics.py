@@ -8,6 +8,7 @@ Not here: who counts what; the parts are handed a Metrics and count themselves.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -39,6 +40,8 @@ class Row:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    together: Literal["sum", "max"] = "sum"
+    """What a gauge of several workers is; a counter or histogram is always the sum."""
 
     @property
     def full_name(self) -> str:
@@ -55,8 +58,10 @@ def _counter(name: str, unit: str, text: str, *labels: str) -> Row:
     return Row(name=name, kind=Kind.COUNTER, unit=unit, help=text, labels=labels)
 
 
-def _gauge(name: str, unit: str, text: str, *labels: str) -> Row:
-    return Row(name=name, kind=Kind.GAUGE, unit=unit, help=text, labels=labels)
+def _gauge(name: str, unit: str, text: str, *labels: str, shared: bool = False) -> Row:
+    """The sum over workers; the largest where it is no amount (0 or 1, 1), or all see the same thing (`shared`)."""
+    together: Literal["sum", "max"] = "max" if shared or unit in ("0 or 1", "1") else "sum"
+    return Row(name=name, kind=Kind.GAUGE, unit=unit, help=text, labels=labels, together=together)
 
 
 def _seconds(name: str, buckets: tuple[float, ...], text: str, *labels: str) -> Row:
@@ -138,6 +143,7 @@ TABLE: tuple[Row, ...] = (
         "peers_unreached",
         "replicas",
         "Replicas that could not be reached at their peer port when they were tried last.",
+        shared=True,
     ),
     _counter(
         "peer_requests_total", "requests", "Requests of other replicas to the peer port.", "kind", "status"
@@ -194,8 +200,10 @@ TABLE: tuple[Row, ...] = (
         "Looks for what has expired: done, busy (another replica looked), blocked or failed.",
         "result",
     ),
-    _gauge("held_blobs", "blobs", "Blobs and manifests in the store when this replica last looked."),
-    _gauge("held_bytes", "bytes", "Bytes of them."),
+    _gauge(
+        "held_blobs", "blobs", "Blobs and manifests in the store when this replica last looked.", shared=True
+    ),
+    _gauge("held_bytes", "bytes", "Bytes of them.", shared=True),
     _counter(
         "condemned_total", "blobs", "Blobs marked to be deleted, by reason: blobttl or budget.", "reason"
     ),
@@ -224,6 +232,7 @@ TABLE: tuple[Row, ...] = (
         "replicas",
         "Replicas on this store as this one sees them, itself included: alive or silent.",
         "state",
+        shared=True,
     ),
     _seconds("loop_lag_seconds", _SHORT, "How late the event loop was for a timer."),
     _gauge("connections", "connections", "Client connections open."),
@@ -233,6 +242,8 @@ TABLE: tuple[Row, ...] = (
     ),
     _counter("config_reloads_total", "reloads", "Configuration reloads, by result.", "result"),
     _counter("tls_reloads_total", "reloads", "Certificate reloads, by result.", "result"),
+    _gauge("workers", "processes", "Processes that serve: those of cache.workers that are up."),
+    _counter("worker_restarts_total", "processes", "Workers that ended by themselves and were started anew."),
     _gauge("build_info", "1", "The version that runs.", "version"),
 )
 
@@ -295,6 +306,8 @@ class Metrics:
     access_log_dropped_total: Counter
     config_reloads_total: Counter
     tls_reloads_total: Counter
+    workers: Gauge
+    worker_restarts_total: Counter
     build_info: Gauge
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:

@@ -1,6 +1,7 @@
 """The spool: bounded, locked, and never a way to change what the store has."""
 
 import asyncio
+import fcntl
 import os
 import threading
 import time
@@ -302,3 +303,62 @@ async def test_a_file_that_is_opened_for_nobody_while_the_spool_closes(
     assert not file.path.exists()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file.fd)
+
+
+async def test_of_two_processes_one_continues_a_leftover(tmp_path: Path) -> None:
+    """Both found it at their start; whoever is first has it, the other fills anew, whatever the first does with it."""
+    left = _dead(tmp_path)
+    async with _spool(tmp_path) as one, _spool(tmp_path) as other:
+        mine, theirs = await asyncio.gather(one.open(DIGEST), other.open(DIGEST))
+        assert sorted((mine.length, theirs.length)) == [0, len(DATA) - 1]
+        assert mine.path != theirs.path
+        assert left in (mine.path, theirs.path)
+        for spool, file in ((one, mine), (other, theirs)):
+            await spool.release(file)
+        assert not list(tmp_path.iterdir())
+
+
+async def test_a_process_that_starts_takes_nothing_of_the_living(tmp_path: Path) -> None:
+    """A file that has just been made, is old or is a second one of its digest stays while its lock is held."""
+    async with _spool(tmp_path) as one:
+        files = [await one.open(DIGEST) for _ in range(2)]
+        os.utime(files[1].path, (0, 0))
+        async with _spool(tmp_path):
+            assert all(file.path.exists() for file in files)
+        for file in files:
+            await one.release(file)
+
+
+async def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes stock between the making and the locking, and removes the empty file: another is made."""
+    real, stocks = fcntl.flock, [1]
+
+    def flock(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX and stocks:
+            stocks.pop()
+            assert module._take_stock(tmp_path) == {}
+            assert not list(tmp_path.iterdir())
+        real(fd, operation)
+
+    async with _spool(tmp_path) as spool:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        file = await spool.open(DIGEST)
+        assert file.path.exists()
+        assert os.fstat(file.fd).st_nlink == 1
+        await spool.release(file)
+
+
+async def test_what_is_free_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a size, four processes reserve together at most 90 % of what the disk has free."""
+    monkeypatch.setattr(module, "_free", lambda _: 1000)
+    for _ in range(4):
+        spool = Spool(tmp_path, sharers=4)
+        await spool.start()
+        file = await spool.open(DIGEST)
+        with pytest.raises(SpoolFull, match="1000 free for 4 workers"):
+            await spool.reserve(file, 226)
+        await spool.reserve(file, 225)
+        await spool.release(file)
+        await spool.close()

@@ -45,6 +45,8 @@ cache:
     ("text", "key", "words"),
     [
         ("{access: {mode: none}}", "cache.access.mode", "should be upstream, basic or open"),
+        ("{workers: 0}", "cache.workers", "should be a number from 1 to 64, or auto"),
+        ("{workers: many}", "cache.workers", "should be a number from 1 to 64, or auto"),
         ("{range: late}", "cache.range", "should be verified or early"),
         ("{fill: {concurrency: 0}}", "cache.fill.concurrency", "should be at least 1"),
         ("{upstream: {headertimeout: 0s}}", "cache.upstream.headertimeout", "should be more than 0"),

@@ -38,6 +38,13 @@ ENTRY = "middleware: {registry: [{name: downstream, options: {upstreams: [https:
             "cache.peer.tls.certificate",
             "together with key and ca",
         ),
+        ("http: {addr: ':0'}\ncache: {workers: 2}", "http.addr", "should name a port"),
+        (
+            "http: {debug: {addr: '127.0.0.1:0'}}\ncache: {workers: auto}",
+            "http.debug.addr",
+            "should name a port",
+        ),
+        ("http: {net: unix, addr: /s}\ncache: {workers: 2}", "http.net", "needs cache.workers: 1"),
         ("cache: {local: {path: /tier}}", "cache.local.size", "is required beside path"),
         ("cache: {local: {path: tier, size: 1GiB}}", "cache.local.path", "absolute path"),
         (
@@ -129,6 +136,7 @@ def test_what_is_doubtful_is_a_warning(text: str, words: str) -> None:
         ("http: {addr: ':1'}", "names no upstream"),
         ("cache: {peer: {addr: ':1'}}", "has no effect without http.secret"),
         ("cache: {local: {size: 1GiB}}", "has no effect without cache.local.path"),
+        ("cache: {workers: 2}", "a memory of its own"),
         (
             "cache: {redirect: {clients: [{networks: [10.0.0.0/8]}]}}",
             "has no effect beside storage.redirect.disable",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msrcache.server.binding import TCP_NOTSENT_LOWAT, UNSENT, ListenFailed, listen
+from msrcache.server.binding import TCP_NOTSENT_LOWAT, UNSENT, ListenFailed, listen, prove_free
 from msrcache.server.settings import ServerSettings
 from tests.stage.serving import RawClient, Served, serving
 
@@ -78,3 +78,16 @@ async def test_under_tls_the_kernel_is_frugal() -> None:
             with accepted:
                 found = accepted.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT)
                 assert (found == UNSENT) is frugal
+
+
+async def test_an_address_can_be_shared_and_is_then_not_free() -> None:
+    """Two that share it both listen; one that would have it alone is refused, and so is the proof that it is free."""
+    (first,) = await listen("127.0.0.1:0", shared=True)
+    addr = f"127.0.0.1:{first.getsockname()[1]}"
+    (second,) = await listen(addr, shared=True)
+    for alone in (listen(addr), prove_free("127.0.0.1:0", addr)):
+        with pytest.raises(ListenFailed, match="another process has it"):
+            await alone
+    first.close()
+    second.close()
+    await prove_free(addr)

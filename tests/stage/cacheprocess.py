@@ -35,6 +35,24 @@ class RunningCache:
         """Files and sockets that it has open now."""
         return sum(1 for _ in self._proc("fd").iterdir())
 
+    @property
+    def workers(self) -> list[int]:
+        """The pids of its workers, where it is their supervisor."""
+        return [
+            int(pid) for pid in (self._proc("task") / str(self.process.pid) / "children").read_text().split()
+        ]
+
+    def worker_of(self, client: int) -> int | None:
+        """The worker that has the connection from this loopback port of a client; None: nobody has yet."""
+        pair = [f"0100007F:{port:04X}" for port in (self.port, client)]
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+        sockets = {f"socket:[{row[9]}]" for row in rows if row[1:3] == pair}
+        for pid in self.workers:
+            with contextlib.suppress(FileNotFoundError):  # it, or one of its files, has just gone
+                if any(str(fd.readlink()) in sockets for fd in Path(f"/proc/{pid}/fd").iterdir()):
+                    return pid
+        return None
+
     def _proc(self, name: str) -> Path:
         return Path("/proc") / str(self.process.pid) / name
 

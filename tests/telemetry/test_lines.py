@@ -1,6 +1,7 @@
 """Promises of telemetry.lines: never wait, drop whole lines and count them, write what is kept at close."""
 
 import io
+import select
 import threading
 
 from msrcache.telemetry.lines import LineWriter
@@ -100,3 +101,30 @@ def test_text_that_is_no_utf8_is_written_all_the_same() -> None:
     lines.write("a\udc80b\n")
     lines.close()
     assert stream.getvalue() == b"a\\udc80b\n"
+
+
+class Counting(io.BytesIO):
+    """A stream that remembers what it was given at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[bytes] = []
+
+    def write(self, data: object, /) -> int:
+        assert isinstance(data, bytes)
+        self.given.append(data)
+        return super().write(data)
+
+
+def test_a_pipe_that_is_shared_gets_whole_lines() -> None:
+    """What is written at once is whole lines, and no more than a pipe takes in one piece, unless one line is."""
+    stream = Counting()
+    lines = LineWriter(stream, shared=True)
+    written = [f"{number:04d} {'é' * 100}\n" for number in range(200)]
+    written[50] = f"{'x' * 10_000}\n"
+    for line in written:
+        lines.write(line)
+    lines.close()
+    assert stream.getvalue().decode() == "".join(written)
+    assert all(piece.endswith(b"\n") for piece in stream.given)
+    assert [len(piece) for piece in stream.given if len(piece) > select.PIPE_BUF] == [10_001]
