@@ -101,7 +101,10 @@ class Application:
         self.freshness: Freshness
         self.redirects: Redirects
         self.local: LocalTier | None = None
-        self.expiring = Expiring(config, replica=self.replica, metrics=self.metrics)
+        self.presence = Presence(self.clock, belief=config.cache.belief)
+        self.expiring = Expiring(
+            config, self.presence, replica=self.replica, metrics=self.metrics, clock=self.clock
+        )
         self.pulls: PullThrough
         self.fleet: Heartbeat
         self.service: Service
@@ -288,11 +291,11 @@ class Application:
     def _pull_through(self, upstream: Registry) -> PullThrough:
         cache = self.config.cache
         links = Links(self.store, self.clock, belief=cache.belief)
-        presence = Presence(self.clock, belief=cache.belief)
         self.redirects = Redirects(
             self.store,
-            presence,
+            self.presence,
             settings=_redirect_settings(self.config),
+            may_go=self.expiring.may_go,
             metrics=self.metrics,
             clock=self.clock,
         )
@@ -302,7 +305,7 @@ class Application:
             spool=self.spool,
             backlog=Backlog(self.spool, limit=cache.fill.concurrency, metrics=self.metrics),
             links=links,
-            presence=presence,
+            presence=self.presence,
             local=self.local,
             leases=SoleReplica(),
             uses=self.expiring.uses,
@@ -363,6 +366,7 @@ def _redirect_settings(config: Config) -> RedirectSettings:
     return RedirectSettings(
         enabled=not config.storage.redirect_disable,
         threshold=section.threshold,
+        lifetime=section.lifetime,
         base=config.middleware.redirect_base,
         clients=tuple(
             Clients(entry.networks, entry.mode == "redirect", entry.endpoint) for entry in section.clients

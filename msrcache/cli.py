@@ -89,9 +89,9 @@ def _looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     inspecting.add_argument("--config", type=Path, help="the configuration that names the store")
     inspecting.add_argument("--json", action="store_true", help="print JSON")
     inspecting.set_defaults(run=_inspect)
-    expiring = commands.add_parser("gc", help="what has expired")
+    expiring = commands.add_parser("gc", help="delete what has expired")
     _configured(expiring)
-    expiring.add_argument("--dry-run", action="store_true", required=True, help="delete nothing")
+    expiring.add_argument("--dry-run", action="store_true", help="delete nothing, tell what is due")
     expiring.add_argument("--json", action="store_true", help="print JSON")
     expiring.set_defaults(run=_gc)
     seeing = commands.add_parser(

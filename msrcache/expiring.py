@@ -1,49 +1,172 @@
-"""What a replica does about expiry, built from the configuration: the journal of its uses.
+"""What a replica does about expiry, built from the configuration: it notes what it serves, rescues what is condemned,
+and takes its turn as the janitor.
 
+Where nothing expires nothing is noted, and the janitor only removes litter of our own.
 Not here: what is due (cache/expiry), and the commands.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
+from msrcache.cache.condemned import Condemned
+from msrcache.cache.expiry import Terms
+from msrcache.cache.janitor import Done, Janitor, Policy, wait_of
+from msrcache.cache.ledger import Blocked, Ledger
+from msrcache.cache.litter import tidy
+from msrcache.cache.presence import Presence
 from msrcache.cache.uses import Journal, Uses
 from msrcache.config.model import Config
+from msrcache.oci.digest import Digest
+from msrcache.storage.errors import StorageError
 from msrcache.storage.store import Store
+from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
+
+
+class Held(Protocol):
+    """A named lease that is held."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether somebody else holds it by now."""
+
+
+Turns = Callable[[str], AbstractAsyncContextManager[Held | None]]
+"""Takes a named lease; None where another replica has it."""
+
+JANITOR = "janitor"
+
+
+class _Mine:
+    lost = False
+
+
+@asynccontextmanager
+async def undisputed(name: str) -> AsyncIterator[Held | None]:
+    """The turn of a replica that shares its store with nobody."""
+    del name
+    yield _Mine()
+
+
+def policy_of(config: Config) -> Policy:
+    """What expires by the configuration."""
+    cache = config.cache
+    wait = wait_of(belief=cache.belief, lifetime=cache.redirect.lifetime, journal=cache.journal)
+    budget = cache.expiry.budget if config.storage.delete_enabled else 0
+    return Policy(terms=Terms(ttl=config.blob_ttl, budget=budget), pins=cache.expiry.pins, wait=wait)
 
 
 class Expiring:
-    """The part of a replica that notes what is used. `uses` is there whether anything expires or not."""
+    """The part of a replica that looks after expiry. `uses` is there whether anything expires or not."""
 
-    def __init__(self, config: Config, *, replica: str, metrics: Metrics) -> None:
+    def __init__(
+        self, config: Config, presence: Presence, *, replica: str, metrics: Metrics, clock: Clock
+    ) -> None:
+        """`presence`: what is believed of blobs, until they may have gone."""
         self.uses = Uses()
+        self.condemned: Condemned | None = None
+        self._presence = presence
         self._config = config
         self._replica = replica
         self._metrics = metrics
+        self._clock = clock
         self._journal: Journal | None = None
 
     def __repr__(self) -> str:
-        return f"<Expiring {self._journal!r}>"
+        return f"<Expiring {self._journal!r} {self.condemned!r}>"
 
     @asynccontextmanager
-    async def running(self, store: Store) -> AsyncIterator[None]:
-        """Notes what is used while the context is open; on leaving it is written down once more."""
-        if not self._config.expires or self._config.storage.readonly:
+    async def running(self, store: Store, turns: Turns = undisputed) -> AsyncIterator[None]:
+        """Does it while the context is open; on leaving the uses are written down once more."""
+        if self._config.storage.readonly:
             yield
             return
-        interval = self._config.cache.journal
-        journal = Journal(self.uses, store, replica=self._replica, interval=interval, metrics=self._metrics)
-        self._journal = journal
-        task = asyncio.create_task(journal.run(), name="journal of uses")
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._config.expires:
+                await self._note_uses(store, stack)
+            await _beside(stack, self._keep_house(store, turns))
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await journal.flush()
 
     async def flush(self) -> None:
         """Write down now what was used."""
         if self._journal is not None:
             await self._journal.flush()
+
+    def may_go(self, digest: Digest) -> bool:
+        """Whether the blob may be deleted before a URL of it ends."""
+        return self.condemned is not None and self.condemned.may_go(digest)
+
+    async def look(self, store: Store, held: Held) -> Done | None:
+        """One look as the janitor, which has its turn; None where nothing expires. Raises StorageError, Blocked."""
+        done = None
+        ledger = Ledger(store, replica=self._replica)
+        if self._config.expires:
+            janitor = Janitor(
+                store, ledger, policy_of(self._config), metrics=self._metrics, lost=lambda: held.lost
+            )
+            done = await janitor.look()
+            if done.condemned or done.deleted:
+                log.info("expired", condemned=done.condemned, deleted=done.deleted, bytes=done.bytes)
+        await tidy(store, now=await ledger.moment())
+        return done
+
+    async def _note_uses(self, store: Store, stack: contextlib.AsyncExitStack) -> None:
+        interval = self._config.cache.journal
+        journal = Journal(self.uses, store, replica=self._replica, interval=interval, metrics=self._metrics)
+        condemned = Condemned(
+            store,
+            interval=interval,
+            flush=journal.flush,
+            forget=self._presence.forget,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+        self._journal, self.condemned, self.uses.wanted = journal, condemned, condemned.used
+        stack.push_async_callback(journal.flush)
+        await _beside(stack, journal.run())
+        await _beside(stack, condemned.run())
+
+    async def _keep_house(self, store: Store, turns: Turns) -> None:
+        """Look every interval, the first time at any moment of it: replicas that start together take turns."""
+        interval = self._config.cache.expiry.interval
+        wait = interval * random.random()
+        while True:
+            await asyncio.sleep(wait)
+            wait = interval
+            result = await self._took_turn(store, turns)
+            self._metrics.janitor_runs_total.labels(result).inc()
+
+    async def _took_turn(self, store: Store, turns: Turns) -> str:
+        try:
+            async with turns(JANITOR) as held:
+                if held is None:
+                    return "busy"
+                ago = await Ledger(store, replica=self._replica).looked()
+                if ago is not None and ago < self._config.cache.expiry.interval / 2:
+                    return "busy"
+                await self.look(store, held)
+                return "done"
+        except Blocked as error:
+            log.error("nothing expires", reason=str(error))
+            return "blocked"
+        except StorageError as error:
+            log.warning("the look for what has expired ended early", error=str(error))
+            return "failed"
+
+
+async def _beside(stack: contextlib.AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Run it while the stack is open."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)

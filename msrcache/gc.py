@@ -1,25 +1,29 @@
-"""`msrcache gc --dry-run [CONFIG]`: what has expired, why, since when, how many bytes; as a table or as JSON.
+"""`msrcache gc [--dry-run] [CONFIG]`: what has expired, why, since when, how many bytes; as a table or as JSON.
 
-The dry run reads the store and writes one object of ours, by which it asks the store what time it is.
+Without --dry-run it is one look of the janitor (cache/janitor): what is due is condemned, and what has been condemned
+for long enough, and was not used since, is deleted. The dry run reads the store and writes one object of ours, by
+which it asks the store what time it is.
 
-Exit status: 0 done; 2 nothing could be said.
+Exit status: 0 done; 1 another replica is at it; 2 nothing could be said.
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
-from msrcache.cache.expiry import Due, Terms
+from msrcache.cache.expiry import Due
+from msrcache.cache.janitor import Done, Janitor
 from msrcache.cache.layout import CONDEMNED, digest_of_mark
 from msrcache.cache.ledger import Blocked, Ledger, Progress, listing
 from msrcache.cache.plan import planned
 from msrcache.cache.replica import new_replica_id
 from msrcache.config.model import Config
+from msrcache.expiring import JANITOR, policy_of, undisputed
 from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
 from msrcache.storage.drivers import open_driver
@@ -28,6 +32,8 @@ from msrcache.storage.parameters import ParameterError
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import SystemClock
 from msrcache.telemetry.metrics import Metrics
+
+T = TypeVar("T")
 
 EVERY: Final = 0.2
 """Seconds between two lines of progress."""
@@ -45,25 +51,50 @@ class Findings:
 
 
 def gc(config: Config, *, dry_run: bool, as_json: bool, out: TextIO) -> int:
-    """Write what is due and return the exit status. Raises CannotStart."""
-    findings = asyncio.run(_looked(config, told_on(sys.stderr)))
-    if as_json:
-        out.write(_as_json(findings))
+    """Write what is due, or what was done, and return the exit status. Raises CannotStart."""
+    if dry_run:
+        findings = asyncio.run(_with_store(config, look))
+        lines, answer = table(findings), _as_json(findings)
     else:
-        out.writelines(f"{line}\n" for line in table(findings))
-    return 0
+        done = asyncio.run(_with_store(config, _deleted))
+        lines, answer = told(done, policy_of(config).wait), _done_as_json(done)
+        if done is None:
+            return _write(out, lines, answer, as_json=as_json, status=1)
+    return _write(out, lines, answer, as_json=as_json, status=0)
 
 
-async def _looked(config: Config, progress: Progress) -> Findings:
+def _write(out: TextIO, lines: Sequence[str], answer: object, *, as_json: bool, status: int) -> int:
+    out.write(json.dumps(answer, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines))
+    return status
+
+
+async def _with_store(config: Config, work: Callable[[Store, Config, Progress], Awaitable[T]]) -> T:
     if not config.expires:
         raise CannotStart(
             "nothing expires: it needs storage.delete.enabled: true, and blobttl or cache.expiry.budget"
         )
     async with opened(config) as store:
         try:
-            return await look(store, config, progress)
+            return await work(store, config, told_on(sys.stderr))
         except (StorageError, Blocked) as error:
             raise CannotStart(str(error)) from error
+
+
+async def _deleted(store: Store, config: Config, progress: Progress) -> Done | None:
+    """One look; None where another replica has its turn."""
+    replica = new_replica_id()
+    async with undisputed(JANITOR) as held:
+        if held is None:
+            return None
+        janitor = Janitor(
+            store,
+            Ledger(store, replica=replica, progress=progress),
+            policy_of(config),
+            metrics=Metrics(),
+            lost=lambda: held.lost,
+            progress=progress,
+        )
+        return await janitor.look()
 
 
 async def look(store: Store, config: Config, progress: Progress) -> Findings:
@@ -71,15 +102,14 @@ async def look(store: Store, config: Config, progress: Progress) -> Findings:
     ledger = Ledger(store, replica=new_replica_id(), progress=progress)
     now = await ledger.moment()
     holdings = await ledger.holdings(await ledger.used(), now=now, write=False)
-    expiry = config.cache.expiry
-    terms = Terms(ttl=config.blob_ttl, budget=expiry.budget)
-    found = await planned(store, holdings, terms, pins=expiry.pins, now=now, progress=progress)
+    policy = policy_of(config)
+    plan = await planned(store, holdings, policy.terms, pins=policy.pins, now=now, progress=progress)
     marks = [digest_of_mark(key) async for key, _ in listing(store, CONDEMNED)]
     return Findings(
         moment=now,
         blobs=len(holdings),
         held=holdings.bytes,
-        due=found,
+        due=plan.due,
         condemned=frozenset(mark for mark in marks if mark is not None),
     )
 
@@ -129,13 +159,43 @@ def table(findings: Findings) -> list[str]:
     return lines
 
 
+def told(done: Done | None, wait: float) -> list[str]:
+    """What was done, as lines (pure)."""
+    if done is None:
+        return ["another replica is looking for what has expired: nothing was done here"]
+    lines = [
+        f"{len(done.plan.due):,} of {done.blobs:,} blobs and manifests are due, of {done.held:,} bytes in all",
+        f"deleted: {done.deleted:,}, {done.bytes:,} bytes; not due any more, or used since: {done.kept:,}",
+    ]
+    if done.condemned:
+        lines.append(
+            f"condemned now: {done.condemned:,}; deleted by a look after {when(done.moment + wait)}, unless used"
+        )
+    return lines
+
+
+def _done_as_json(done: Done | None) -> object:
+    if done is None:
+        return {"done": False}
+    return {
+        "done": True,
+        "blobs": done.blobs,
+        "bytes": done.held,
+        "due": len(done.plan.due),
+        "condemned": done.condemned,
+        "kept": done.kept,
+        "deleted": done.deleted,
+        "deletedBytes": done.bytes,
+    }
+
+
 def when(stamp: float) -> str:
     """A moment for people."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stamp))
 
 
-def _as_json(findings: Findings) -> str:
-    answer = {
+def _as_json(findings: Findings) -> object:
+    return {
         "moment": when(findings.moment),
         "blobs": findings.blobs,
         "bytes": findings.held,
@@ -151,4 +211,3 @@ def _as_json(findings: Findings) -> str:
         ],
         "condemned": len(findings.condemned),
     }
-    return json.dumps(answer, indent=2) + "\n"

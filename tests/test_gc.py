@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from msrcache.cache.layout import blob_key, condemned_key
+from msrcache.cache.layout import blob_key, condemned_key, layer_link
 from msrcache.cli import main
 from msrcache.gc import told_on
 from msrcache.oci.digest import Digest
+from msrcache.oci.names import Repository
 
 CONFIG = """
 version: 0.1
@@ -60,7 +61,7 @@ def test_an_adopted_store_has_nothing_due(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_is_due_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Why, when it was last used, its bytes, whether it is condemned already, its digest."""
-    one, other = held(tmp_path, b"one"), held(tmp_path, b"other")
+    one, other = held(tmp_path, b"one", ago=8000), held(tmp_path, b"other", ago=8000)
     used(tmp_path, one, other, ago=7200)
     held(tmp_path, b'{"v": 1}\n', key=condemned_key(other))
     assert main(["gc", "--dry-run", configured(tmp_path)]) == 0
@@ -75,12 +76,35 @@ def test_what_is_due_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_programs_get_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same, without what is said to people."""
-    one = held(tmp_path, b"one")
+    one = held(tmp_path, b"one", ago=8000)
     used(tmp_path, one, ago=7200)
     assert main(["gc", "--dry-run", "--json", configured(tmp_path)]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["blobs"], answer["bytes"], answer["condemned"]) == (1, 3, 0)
     assert [(row["digest"], row["why"], row["size"]) for row in answer["due"]] == [(str(one), "blobttl", 3)]
+
+
+def test_it_condemns_and_deletes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first run condemns, one after the wait deletes, with its links; and each says what it did.
+
+    Docker Registry's own schedule of deletions is left alone.
+    """
+    config = configured(tmp_path)
+    one = held(tmp_path, b"one", ago=8000)
+    held(tmp_path, str(one).encode(), key=layer_link(Repository.parse("team/a"), one))
+    held(tmp_path, b"{}", key="scheduler-state.json")
+    used(tmp_path, one, ago=7200)
+    assert main(["gc", config]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "1 of 1 blobs and manifests are due, of 3 bytes in all"
+    assert said[2].startswith("condemned now: 1; deleted by a look after 2")
+    mark = tmp_path / "store" / condemned_key(one)
+    os.utime(mark, (time.time() - 7000,) * 2)
+    assert main(["gc", "--json", config]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["deleted"], answer["deletedBytes"], answer["condemned"]) == (1, 3, 0)
+    left = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in left) == [one.hex[:2], "scheduler-state.json"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from array import array
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from heapq import merge
+from itertools import islice
 from typing import Final
 
 from msrcache.cache.journal import Record
@@ -22,6 +24,9 @@ from msrcache.oci.digest import Digest
 
 KEPT: Final = 0.9
 """What is left of the budget once it was exceeded, so that it is not exceeded again at once."""
+
+RUN: Final = 10_000
+"""Blobs that are sorted at one go."""
 
 MOST: Final = 200_000
 """Blobs that are found due at one time: what is known of them is held in memory. The rest is found the next time."""
@@ -63,7 +68,8 @@ def aged(
     for digest, size, stored in held:
         before = known.get(digest)
         last = now if before is None else before.used
-        records[digest] = Record(max(last, used.get(digest, last)), stored, size)
+        # To be stored is to be used, though a record of the one before it says that it was used long ago.
+        records[digest] = Record(max(last, used.get(digest, last), min(stored, now)), stored, size)
     return records
 
 
@@ -112,12 +118,22 @@ class Holdings:
         """The places of what was last used before then."""
         return (place for place, used in enumerate(self._used) if used < moment)
 
-    def longest_unused(self, places: Iterable[int]) -> list[int]:
-        """These places, by their last use; the older object first where that is the same."""
+    def longest_unused(self, places: Iterable[int]) -> Iterator[int]:
+        """These places, by their last use; the older object first where that is the same.
+
+        Sorted in runs that are merged as they are asked for: one sort of a million would keep the interpreter, and
+        the loop with it, for a second.
+        """
         used, stored = self._used, self._stored
-        by_age = sorted(places, key=stored.__getitem__)
-        by_age.sort(key=used.__getitem__)
-        return by_age
+
+        def age(place: int) -> tuple[float, float]:
+            return used[place], stored[place]
+
+        left = iter(places)
+        runs: list[list[int]] = []
+        while run := sorted(islice(left, RUN), key=age):
+            runs.append(run)
+        return merge(*runs, key=age)
 
 
 def due(

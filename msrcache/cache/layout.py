@@ -18,6 +18,8 @@ REPLICAS = OURS + "replicas/"
 LEASES = OURS + "leases/"
 USES = OURS + "uses/"
 MERGED = USES + "merged/"
+LOOKED = MERGED + "looked"
+"""Written by whoever begins to look for what has expired."""
 CONDEMNED = OURS + "condemned/"
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 """The first two hex digits of a digest, by which blobs and what is known of their uses are taken in parts."""
@@ -81,6 +83,12 @@ def digest_of_link(key: str) -> Digest | None:
     return _digest(match["algorithm"], match["hex"]) if match is not None else None
 
 
+def current_of(key: str) -> str | None:
+    """The current link of the tag whose index entry stands at the key; None for any other key."""
+    tag, found, _ = key.partition("/index/")
+    return f"{tag}/current/link" if found and "/_manifests/tags/" in tag else None
+
+
 def is_revision(key: str) -> bool:
     """Whether a link's key says that what it names is a manifest."""
     return "/_manifests/revisions/" in key
@@ -90,6 +98,12 @@ def digest_of_lease(key: str) -> Digest | None:
     """The blob that the record of a lease is of; None for any other key, and for a named lease."""
     match = _OF_LEASE.match(key)
     return _digest(match["algorithm"], match["hex"]) if match is not None else None
+
+
+def rung_of(key: str) -> tuple[str, int | None]:
+    """The lease that a record's key belongs to, and the record's generation; None for a key that is no record's."""
+    lease, _, number = key.rpartition("/")
+    return lease, int(number) if number.isascii() and number.isdigit() else None
 
 
 def journal_key(replica: str, interval: int) -> str:

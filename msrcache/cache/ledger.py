@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from msrcache.cache.expiry import Holdings, aged
-from msrcache.cache.journal import LARGEST, Record, Unreadable, merged_text, read_journal, read_merged
+from msrcache.cache.journal import HEADER, LARGEST, Record, Unreadable, merged_text, read_journal, read_merged
 from msrcache.cache.layout import (
     BLOBS,
+    LOOKED,
     MERGED,
     SHARDS,
     USES,
@@ -36,6 +37,11 @@ T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """Progress that nobody is told."""
+
 
 AT_ONCE = 500
 """Keys that are removed with one call."""
@@ -56,10 +62,10 @@ class Used:
 class Ledger:
     """Reads and writes what is known of uses."""
 
-    def __init__(self, store: Store, *, replica: str, progress: Progress | None = None) -> None:
+    def __init__(self, store: Store, *, replica: str, progress: Progress = silent) -> None:
         self._store = store
         self._replica = replica
-        self._progress = progress or (lambda what, done, of: None)
+        self._progress = progress
 
     def __repr__(self) -> str:
         return f"<Ledger {self._replica}>"
@@ -72,6 +78,16 @@ class Ledger:
             return (await self._store.stat(key)).modified
         finally:
             await self._store.delete(key)
+
+    async def looked(self) -> float | None:
+        """How many seconds ago somebody began to look, None: nobody yet; from now on it was just now."""
+        try:
+            before = (await self._store.stat(LOOKED)).modified
+        except NotFound:
+            before = None
+        await self._store.put(LOOKED, HEADER.encode())
+        now = (await self._store.stat(LOOKED)).modified
+        return None if before is None else now - before
 
     async def used(self) -> Used:
         """What all journals that are listed say. Raises StorageError, Blocked."""

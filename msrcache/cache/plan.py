@@ -71,6 +71,14 @@ class Pinned:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What is due, manifests behind what they name, and what those name."""
+
+    due: list[Due] = field(default_factory=list)
+    names: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Linked:
     """What links say: what was pulled through a pinned repository or is being filled, and what is a manifest."""
 
@@ -86,23 +94,22 @@ async def planned(
     pins: Sequence[re.Pattern[str]],
     now: float,
     progress: Progress,
-) -> list[Due]:
-    """What is due, manifests behind what they name. Raises StorageError."""
-    if not due(holdings, terms, frozenset(), now=now, most=1):
-        return []
+) -> Plan:
+    """What is due now. Raises StorageError."""
+    if not await asyncio.to_thread(due, holdings, terms, frozenset(), now=now, most=1):
+        return Plan()
     linked = await _linked(store, pins, progress)
-    found = due(holdings, terms, linked.spared, now=now)
+    found = await asyncio.to_thread(due, holdings, terms, linked.spared, now=now)
     names = await _names(store, [one.digest for one in found if one.digest in linked.manifests], progress)
     going = {one.digest for one in found}
     others = {digest for named in names.values() for digest in named if digest not in going}
-    staying = held_back(names, holdings.among(others))
-    return sorted(
-        (one for one in found if one.digest not in staying),
-        key=lambda one: _height(one.digest, names),
-    )
+    staying = held_back(names, await asyncio.to_thread(holdings.among, others))
+    going -= staying
+    left = sorted((one for one in found if one.digest in going), key=lambda one: height(one.digest, names))
+    return Plan(left, names)
 
 
-def _height(digest: Digest, names: dict[Digest, tuple[Digest, ...]]) -> int:
+def height(digest: Digest, names: dict[Digest, tuple[Digest, ...]]) -> int:
     """0: names nothing; 1: a manifest; 2: an index of manifests that go too (pure)."""
     if digest not in names:
         return 0

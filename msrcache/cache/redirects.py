@@ -4,7 +4,8 @@ Rules:
 1. The URL is made here; the store is asked (one stat) only where the blob's presence is not believed. Equal looks at
    once are one look.
 2. No URL goes to a caller whose right could not be judged just now: a grace ends when the upstream is back, a URL
-   lives for LIFETIME whatever the upstream then says. That hit is streamed.
+   lives on whatever the upstream then says. And none goes to a blob that may be deleted before it ends. Such hits are
+   streamed.
 3. The first entry of `clients` that has the client's network decides; where none has, it is redirected to where the
    driver itself reaches its service.
 4. Blobs below `threshold` are streamed: the client's second connection would cost more than their bytes.
@@ -16,6 +17,7 @@ then the object's key, unsigned.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -34,9 +36,10 @@ from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
 
 LIFETIME = 20 * 60.0
-"""Seconds for which a URL is good, as Docker Registry's; the janitor waits as long before it deletes."""
+"""Seconds for which a URL is good unless it is set otherwise, as Docker Registry's."""
 REUSED = 60.0
-"""Seconds for which a URL is given again: signing is most of a redirect's price, and crowds want the same blobs."""
+"""Seconds for which a URL is given again: signing is most of a redirect's price, and crowds want the same blobs.
+At most a quarter of its life."""
 URLS = 10_000
 
 log = get_logger(__name__)
@@ -52,6 +55,7 @@ class Way(StrEnum):
     SICK = "sick"  # the store fails us, so it may fail the client
     SMALL = "small"  # streamed: smaller than a connection is worth
     GRACE = "grace"  # streamed: the upstream is away
+    CONDEMNED = "condemned"  # streamed: it may be deleted before the URL ends
     UNSIGNED = "unsigned"  # streamed: there is no URL
 
 
@@ -66,11 +70,14 @@ class Clients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedirectSettings:
-    """`threshold` in bytes; `base` is scheme://host of Docker Registry's middleware, "" without it."""
+    """`threshold` in bytes; `base` is scheme://host of Docker Registry's middleware, "" without it; `lifetime` in
+    seconds: the janitor waits as long before it deletes.
+    """
 
     enabled: bool = True
     threshold: int = 0
     base: str = ""
+    lifetime: float = LIFETIME
     clients: tuple[Clients, ...] = ()
 
 
@@ -99,8 +106,11 @@ class Redirects:
         settings: RedirectSettings,
         metrics: Metrics,
         clock: Clock,
+        may_go: Callable[[Digest], bool] = lambda _: False,
     ) -> None:
+        """`may_go`: whether a blob may be deleted before its URL ends."""
         self._store = store
+        self._may_go = may_go
         self._presence = presence
         self._clock = clock
         self._settings = settings
@@ -126,7 +136,7 @@ class Redirects:
             return None
         endpoint = endpoint_for(pull.address, self._settings.clients)
         size = self._presence.size(pull.digest)
-        way = self._streamed(endpoint, size)
+        way = Way.CONDEMNED if self._may_go(pull.digest) else self._streamed(endpoint, size)
         url = await self._url(pull.digest, endpoint) if endpoint is not None and way is None else None
         if url is None:
             self._ways[way or Way.UNSIGNED].inc()
@@ -168,10 +178,11 @@ class Redirects:
         if self._settings.base:
             return f"{self._settings.base}/{blob_key(digest)}"
         now, (url, signed) = self._clock.monotonic(), self._urls.get((digest, endpoint), ("", 0.0))
-        if url and now - signed < REUSED:
+        lifetime = self._settings.lifetime
+        if url and now - signed < min(REUSED, lifetime / 4):
             return url
         try:
-            made = await self._store.presign(blob_key(digest), LIFETIME, endpoint=endpoint)
+            made = await self._store.presign(blob_key(digest), lifetime, endpoint=endpoint)
         except StorageError as error:
             log.warning("no redirect: the URL could not be signed", digest=str(digest), error=str(error))
             return None

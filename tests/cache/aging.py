@@ -1,7 +1,7 @@
 """A store in memory whose time stamps are those of a clock that the test turns, for what grows old in it."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,20 @@ from tests.stage.clock import FakeClock
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+
+
+@dataclass(slots=True)
+class Meddling:
+    """Faults: what is called before each operation of the store, and may raise."""
+
+    meddle: Callable[[str, str], None]
+
+    async def before(self, operation: str, key: str) -> None:
+        """As Faults.before."""
+        self.meddle(operation, key)
+
+    async def after(self, operation: str, key: str) -> None:
+        """As Faults.after."""
 
 
 def _stamps(clock: FakeClock) -> Iterator[float]:

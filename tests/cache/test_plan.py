@@ -30,9 +30,9 @@ async def _planned(stage: Aging, terms: Terms = TERMS, *, pins: tuple[str, ...] 
     now = await ledger.moment()
     found = await ledger.holdings(await ledger.used(), now=now, write=True)
     patterns = [re.compile(pin) for pin in pins]
-    due = await planned(stage.store, found, terms, pins=patterns, now=now, progress=lambda *_: None)
-    assert all(one.why is Why.TTL or terms.budget for one in due)
-    return [one.digest for one in due]
+    plan = await planned(stage.store, found, terms, pins=patterns, now=now, progress=lambda *_: None)
+    assert all(one.why is Why.TTL or terms.budget for one in plan.due)
+    return [one.digest for one in plan.due]
 
 
 async def test_what_is_ten_days_old_and_unknown_is_not_due() -> None:
