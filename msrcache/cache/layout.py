@@ -139,6 +139,21 @@ def _digest(algorithm: str, digits: str) -> Digest | None:
         return None
 
 
+def lease_of(digest: Digest) -> str:
+    """The lease of a blob's fill."""
+    return f"{digest.algorithm}/{digest.hex}"
+
+
+def named_lease(name: str) -> str:
+    """A lease for work of which there is one in the fleet: the janitor's."""
+    return f"named/{name}"
+
+
+def lease_key(lease: str, n: int) -> str:
+    """Rung n of a lease."""
+    return f"{LEASES}{lease}/{n}"
+
+
 def parse_link(data: bytes) -> Digest | None:
     """The digest that a link file holds; None for an empty or half-written one.
 

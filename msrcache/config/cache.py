@@ -163,6 +163,10 @@ class DrainSection(Section):
 class LeaseSection(Section):
     """One fill for the whole fleet."""
 
+    ttl: PositiveSeconds = 10.0
+    """How long a replica that fills may show no sign of life before another one goes on; the same on all replicas."""
+    patience: PositiveSeconds = 2.0
+    """How long a store that does not answer may hold up a fill before it goes on without the others."""
     threshold: Bytes = 1 * MIB
     """Blobs of at most this size are fetched by each replica, because asking the others costs more."""
 

@@ -70,6 +70,7 @@ class Store:
         self.driver = driver
         self.name = driver.name
         self._clock = clock
+        self._metrics = metrics
         self.deadlines = settings.deadlines
         self._guard = Guard(driver.name, settings.breaker, metrics=metrics)
         self._guard.probe_with({Side.READING: self._probe_reading, Side.WRITING: self._probe_writing})
@@ -135,6 +136,14 @@ class Store:
             self._elsewhere = copy(self)
             self._elsewhere.driver = self._twin()
         return self._elsewhere
+
+    def insistent(self) -> "Store":
+        """This store for what a sick one must be asked too: no breaker, and each call once."""
+        same = copy(self)
+        same.calls = Calls(
+            self.name, metrics=self._metrics, clock=self._clock, retries=Retries(attempts=1), guard=None
+        )
+        return same
 
     async def stat(self, key: str) -> ObjectInfo:
         """As Driver."""

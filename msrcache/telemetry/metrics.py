@@ -151,6 +151,15 @@ TABLE: tuple[Row, ...] = (
     _counter(
         "peer_bytes_total", "bytes", "Bytes of fills sent to replicas and received from them.", "direction"
     ),
+    _counter("lease_turns_total", "turns", "What fills were told to do: fetch, follow or found.", "turn"),
+    _counter(
+        "lease_successions_total",
+        "leases",
+        "Holders of a lease that were succeeded: expired or gone.",
+        "reason",
+    ),
+    _counter("leases_lost_total", "leases", "Leases that another replica took over while they were held."),
+    _gauge("leases_held", "leases", "Leases held now."),
     _gauge("spool_bytes", "bytes", "Bytes of local disk that the spool holds or has reserved."),
     _counter("spool_full_total", "fills", "Fills that found no space in the spool."),
     _counter(
@@ -276,6 +285,10 @@ class Metrics:
     peers_unreached: Gauge
     peer_requests_total: Counter
     peer_bytes_total: Counter
+    lease_turns_total: Counter
+    lease_successions_total: Counter
+    leases_lost_total: Counter
+    leases_held: Gauge
     spool_bytes: Gauge
     spool_full_total: Counter
     upstream_requests_total: Counter

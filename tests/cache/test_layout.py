@@ -5,6 +5,9 @@ import pytest
 from msrcache.cache.layout import (
     blob_key,
     layer_link,
+    lease_key,
+    lease_of,
+    named_lease,
     parse_link,
     repository_of,
     revision_link,
@@ -31,6 +34,12 @@ def test_keys_are_docker_registrys() -> None:
     assert (
         tag_index_link(REPOSITORY, latest, DIGEST) == f"{OURS}/_manifests/tags/latest/index/sha256/{HEX}/link"
     )
+
+
+def test_rungs_of_leases_are_our_own() -> None:
+    """Beside Docker Registry's content, never in it."""
+    assert lease_key(lease_of(DIGEST), 2) == f"msrcache/leases/sha256/{HEX}/2"
+    assert lease_key(named_lease("janitor"), 0) == "msrcache/leases/named/janitor/0"
 
 
 @pytest.mark.parametrize("data", [str(DIGEST), f"{DIGEST}\n", f"  {DIGEST} "])

@@ -1,0 +1,1 @@
+"""Models: every interleaving of small worlds, driven by the code that runs."""
