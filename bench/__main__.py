@@ -16,9 +16,10 @@ from bench.fleets import FLEETS
 from bench.report import table, write
 from bench.servers import Yard
 from bench.stores import STORES
+from bench.workers import WORKERS
 from tests.stage.tools import PROJECT, find
 
-FIGURES = {**ONE_STORE, **STORES, **FLEETS}
+FIGURES = {**ONE_STORE, **STORES, **FLEETS, **WORKERS}
 
 
 def main() -> None:

@@ -172,6 +172,7 @@ class Yard:
         quiet: bool = False,
         local: Path | None = None,
         fleet: bool = False,
+        workers: int = 1,
     ) -> Running:
         """msrcache with a store of its own; with a hot tier in `local`; as one of a `fleet` on that store."""
         port, debug, peer = free_port(), free_port() if fleet else 0, free_port() if fleet else 0
@@ -187,6 +188,7 @@ class Yard:
             EXTRA=(self._text("tls.yml") if tls else "")
             + (self._text("fleet.yml", DEBUG=debug) if fleet else ""),
             PEER=f"  peer: {{addr: 127.0.0.1:{peer}}}" if fleet else "",
+            WORKERS=workers,
             QUIET=str(quiet).lower(),
         )
         argv = [sys.executable, "-m", "msrcache", "serve", str(config)]

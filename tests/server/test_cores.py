@@ -30,4 +30,20 @@ def test_a_containers_quota_counts(
         (tmp_path / name).write_text(text)
     for allowed in (1, 2, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, count=allowed: set(range(count)))
-        assert cores(tmp_path) == min(allowed, least)
+        assert cores(tmp_path, tmp_path / "absent") == min(allowed, least)
+
+
+def test_the_narrowest_quota_above_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit's own control group, and the slices around it."""
+    unit = tmp_path / "root/system.slice/msrcache.service"
+    unit.mkdir(parents=True)
+    (unit / "cpu.max").write_text("600000 100000\n")
+    (unit.parent / "cpu.max").write_text("200000 100000\n")
+    own = tmp_path / "cgroup"
+    own.write_text("0::/system.slice/msrcache.service\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert cores(tmp_path / "root", own) == 2
+    (unit.parent / "cpu.max").write_text("max 100000\n")
+    assert cores(tmp_path / "root", own) == 6
+    own.write_text("0::/../elsewhere\n")
+    assert cores(tmp_path / "root", own) == MOST
