@@ -139,8 +139,13 @@ async def test_an_upstream_that_fails_while_closing_orphans_no_publisher(tmp_pat
 
 
 @pytest.mark.parametrize("held", ["write", "commit", "open"])
-async def test_a_fill_cancelled_while_closing_stores_nothing_wrong(tmp_path: Path, held: str) -> None:
+async def test_a_fill_cancelled_while_closing_stores_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
     """Cancelled after verification and before the end: the store has all of it or nothing."""
+    monkeypatch.setattr(
+        "msrcache.cache.fills.PUBLISHED_WITHIN", 1.0
+    )  # the upstream does not close: it is waited for
     upstream = SlowToClose()
     async with cache(tmp_path, upstream=upstream) as kept:
         digest = upstream.publish("team/a", DATA)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msrcache.oci.ranges import Span
 from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, SpoolFile
-from msrcache.storage.filesystem import Filesystem
+from msrcache.storage.filesystem import BATCH, Filesystem
 from msrcache.storage.memory import Contents, Memory, MemoryWriter
 from msrcache.storage.staging import STAGING
 
@@ -24,6 +24,8 @@ class Harness(Protocol):
     """Bytes that the driver's writer sends at once; 0 where it sends none apart."""
     presigns: bool
     """Whether the driver has URLs."""
+    page: int
+    """Objects that the driver gets in one answer at most when it lists."""
 
     def driver(self) -> Driver:
         """A new instance."""
@@ -43,6 +45,7 @@ class MemoryHarness:
 
     part = 64 * 1024
     presigns = False
+    page = 1000
 
     def __init__(self) -> None:
         self.contents = Contents()
@@ -67,6 +70,7 @@ class FolderHarness:
 
     part = 64 * 1024
     presigns = False
+    page = BATCH
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from msrcache.oci.ranges import Span
+from msrcache.storage.azureclient import PAGE
 from msrcache.storage.azurecontainer import Container
 from msrcache.storage.azureparameters import SMALLEST_PART, parameters
 from msrcache.storage.azureupload import AzureUpload
@@ -25,6 +26,7 @@ class AzureHarness:
 
     part = SMALLEST_PART
     presigns = True
+    page = PAGE
 
     def __init__(self, service: RunningAzure, folder: Path, *, both: bool = False, **more: Any) -> None:
         self._service = service

@@ -17,11 +17,16 @@ from tests.stage.gcsservices import Emulator, RunningGcs, emulator, strict
 _numbers = itertools.count(1)
 
 
+PAGE = 100
+"""Objects that the driver asks for at once here."""
+
+
 class GcsHarness:
     """A bucket of its own on a running service."""
 
     part = 4 * ALIGNED
     presigns = True
+    page = PAGE
 
     def __init__(self, service: RunningGcs, bucket: str) -> None:
         self._service = service
@@ -55,8 +60,9 @@ class TestFakeGcs(DriverContract):
     """On fake-gcs-server."""
 
     @pytest.fixture
-    async def harness(self, fake_gcs: Emulator) -> AsyncIterator[GcsHarness]:
+    async def harness(self, fake_gcs: Emulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GcsHarness]:
         """An empty bucket."""
+        monkeypatch.setattr("msrcache.storage.gcsbucket.PAGE", str(PAGE))
         async with strict(fake_gcs) as service:
             bucket = f"contract-{next(_numbers)}"
             await service.make_bucket(bucket)

@@ -14,11 +14,16 @@ from tests.stage.ossservice import Service, ossservice
 BUCKET = "contract"
 
 
+PAGE = 100
+"""Objects in one answer of the stand-in."""
+
+
 class OssHarness:
     """A bucket of its own on a running stand-in."""
 
     part = SMALLEST_PART
     presigns = True
+    page = PAGE
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -46,5 +51,5 @@ class TestStandIn(DriverContract):
         """An empty bucket."""
         async with ossservice() as service:
             service.make_bucket(BUCKET)
-            service.page = 100
+            service.page = PAGE
             yield OssHarness(service)

@@ -22,6 +22,7 @@ class S3Harness:
 
     part = SMALLEST_PART
     presigns = True
+    page = 1000
 
     def __init__(self, service: RunningS3, bucket: str) -> None:
         self._service = service

@@ -110,6 +110,7 @@ async def profile(docker: Docker, store: str, folder: Path, upstream: str) -> As
         await composed("--profile", store, "down", "-v", "-t", "10")
 
 
+@pytest.mark.slow
 async def test_the_profile_of_s3_serves_pulls(
     tmp_path: Path, docker: Docker, open_registry: RunningRegistry
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from msrcache.storage.driver import Driver
+from msrcache.storage.filesystem import BATCH
 from msrcache.storage.staging import STAGING
 from tests.stage.nodes.fleet import Fleet
 from tests.stage.nodes.remote import Agent, RemoteDriver
@@ -16,6 +17,7 @@ class NodesHarness:
 
     part = 64 * 1024
     presigns = False
+    page = BATCH
 
     def __init__(self, agents: tuple[Agent, Agent], *, mount: str, linking: bool) -> None:
         """`linking`: the spool lies on the file server too, so that a spool file is linked into place."""

@@ -23,7 +23,7 @@ PART = 4 << 20
 SMALL = noise(100_000, 1)
 LARGE = noise(9_000_000, 2)
 """Three segments."""
-BLOBS, AT_ONCE = 1000, 25
+BLOBS, AT_ONCE = 100, 25
 BREAKER = "  storage: {breaker: {failures: 3, open: 50ms}}\n"
 
 TOXINS = {
@@ -94,18 +94,19 @@ async def stored(service: RunningSwift, container: str, data: bytes) -> bool:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("blobs", [BLOBS, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_what_one_has_filled_the_other_serves_at_once(
-    tmp_path: Path, swift_service: RunningSwift, container: str, upstream: Scripted
+    tmp_path: Path, swift_service: RunningSwift, container: str, upstream: Scripted, blobs: int
 ) -> None:
-    """A thousand blobs, each pulled through one replica and, as soon as that has stored it, through the other: every
-    one a hit, and the upstream sent each once.
+    """Blobs, each pulled through one replica and, as soon as that has stored it, through the other: every one a hit,
+    and the upstream sent each once; a thousand with the slow tests.
     """
     settings = swift_service.settings(container)
     async with (
         replica(tmp_path / "a", upstream, settings) as here,
         replica(tmp_path / "b", upstream, settings) as there,
     ):
-        for start in range(0, BLOBS, AT_ONCE):
+        for start in range(0, blobs, AT_ONCE):
             contents = [noise(700 + number, number) for number in range(start, start + AT_ONCE)]
             paths = [upstream.publish_blob(data) for data in contents]
             cold = await asyncio.gather(*(pull(here, path) for path in paths))
@@ -113,7 +114,7 @@ async def test_what_one_has_filled_the_other_serves_at_once(
             warm = await asyncio.gather(*(pull(there, path) for path in paths))
             assert [got.body for got in cold] == [got.body for got in warm] == contents
             assert {got.headers["x-cache"] for got in warm} == {"hit"}
-    assert len([line for line in upstream.lines if line.startswith("GET")]) == BLOBS
+    assert len([line for line in upstream.lines if line.startswith("GET")]) == blobs
 
 
 async def test_what_a_pull_costs_the_store(

@@ -323,16 +323,22 @@ async def test_a_service_that_falls_silent_is_left_in_time(
         "write": lambda _: write(store, "a/2", spool(pattern(PART + 1))),
         "read": rest,
     }
-    async with silenced(network, store) as opened:
+    async with silenced(network, far) as opened:
         with pytest.raises(Unavailable, match="not done within"):
             await calls[call](opened)
     await network.remove("timeout")
+    await network.remove("bandwidth")
     assert await read(far, KEY) == pattern(3 * MIB)
 
 
 @asynccontextmanager
-async def silenced(network: Toxic, store: Store) -> AsyncIterator[Content]:
-    """Nothing comes through any more, not even what of an open object is on its way."""
-    async with store.open(KEY) as content:
+async def silenced(network: Toxic, far: S3) -> AsyncIterator[Content]:
+    """Nothing comes through any more, not even what of an open object is on its way.
+
+    Slow before, else all of it might have come already; and opening it has time, unlike reading it.
+    """
+    settings = StoreSettings(deadlines=Deadlines(stall=0.3))
+    await network.add("bandwidth", {"rate": 100})
+    async with Store(far, metrics=Metrics(), clock=SystemClock(), settings=settings).open(KEY) as content:
         await network.add("timeout", {"timeout": 0})
         yield content
