@@ -23,27 +23,34 @@ import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 from msrcache.cache.endings import Ending, FillLeft, FoundMeanwhile, ending_of, tail_end
 from msrcache.cache.following import followed, stored
 from msrcache.cache.kitchen import Kitchen
-from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Arrival, Fetch, Follow, Found, Leases, SoleReplica, Turn
-from msrcache.cache.publish import NotVisible, publish
 from msrcache.cache.pump import Pump, WriteFailed, finish
 from msrcache.cache.spool import SpooledFile, SpoolFull
-from msrcache.cache.tail import Spilled, Tail
+from msrcache.cache.storing import given_up, store
+from msrcache.cache.tail import Tail
 from msrcache.oci.descriptor import Descriptor
 from msrcache.oci.digest import Hasher
-from msrcache.oci.errors import ContentMismatch, RegistryError, UpstreamBroken
+from msrcache.oci.errors import ContentMismatch, RegistryError, Unavailable, UpstreamBroken
 from msrcache.oci.peers import Holder, NotFollowed, Sign
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Elsewhere
 from msrcache.storage.driver import SpoolFile
-from msrcache.storage.errors import LeftAlone, StorageError
+from msrcache.storage.errors import StorageError
 from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import Trail
+
+ANNOUNCED: Final = 5.0
+"""Seconds that a fill waits for a replica it can't follow before its clients are told the size: containerd gives up
+on an answer without headers after thirty.
+"""
+TOLD = (WriteFailed, SpoolFull, FoundMeanwhile, asyncio.CancelledError)
+"""What a fill may end by without being wrong."""
 
 log = get_logger(__name__)
 
@@ -200,8 +207,20 @@ class Fill:
                 await self._take(source, file)
         except NotFollowed as error:
             arrival.failed(error)
+            if self.tail is None and self._kitchen.clock.monotonic() - self.started >= ANNOUNCED:
+                await self._announce(file)
         else:
             self._publish_by(self._stored_by_others(arrival, file))
+
+    async def _announce(self, file: SpooledFile) -> None:
+        """Tell the clients the size, as the upstream says it. Raises its refusal, which is the opener's."""
+        try:
+            told = await self._kitchen.upstream.resolve(replace(self.pull, head=True, range=None))
+        except Unavailable:
+            return  # the holder may have had its answer before
+        self.vouched = True
+        tail = await self._sized(told.descriptor.size, file)
+        await Pump(self._kitchen.spool, tail, self._hasher).rehash(min(file.length, tail.size))
 
     async def _found(self, file: SpooledFile) -> bool:
         """Whether the store had the rest. A fill that nobody reads yet is over: its clients read the store."""
@@ -269,8 +288,11 @@ class Fill:
     async def _open(self, source: Blob, file: SpooledFile) -> Tail:
         if source.span.start != file.length:
             raise OSError(errno.EIO, f"{source.span} came, what a dead process left ends at {file.length}")
-        await self._kitchen.backlog.reserve(file, source.descriptor.size)
-        self.tail = Tail(file.fd, source.descriptor.size, early=self._kitchen.settings.early)
+        return await self._sized(source.descriptor.size, file)
+
+    async def _sized(self, size: int, file: SpooledFile) -> Tail:
+        await self._kitchen.backlog.reserve(file, size)
+        self.tail = Tail(file.fd, size, early=self._kitchen.settings.early)
         self.state = "filling"
         self._opened.set()
         return self.tail
@@ -291,7 +313,7 @@ class Fill:
         """Bring it into the store, or be given up: that ends no fill."""
         published, self.storing = False, True
         try:
-            published = await self._publish(tail, file)
+            published = await store(self._kitchen, self.pull, tail, file.path)
             if published:
                 arrival.stored()
                 await self._seen(file)
@@ -299,8 +321,7 @@ class Fill:
             if not self._given_up:
                 raise
             if not published:
-                self._unstored("slow")
-                log.warning("blob not stored: the store is slower than the upstream", digest=str(self.digest))
+                given_up(self._kitchen, self.digest)
 
     async def _stored_by_others(self, arrival: Arrival, file: SpooledFile) -> None:
         """Watch until it is in the store; store it where its holder died over it. Being given up ends the watch."""
@@ -326,36 +347,6 @@ class Fill:
         self._kitchen.uses.note(self.digest)
         if (local := self._kitchen.local) is not None:
             await local.take(self.digest, SpoolFile(self.tail.fd, file.path), self.tail.size)
-
-    async def _publish(self, tail: Tail, file: SpooledFile) -> bool:
-        """Whether it is in the store, as every replica will find it."""
-        kitchen = self._kitchen
-        try:
-            await publish(
-                kitchen.store,
-                blob_key(self.digest),
-                tail,
-                file.path,
-                timeout=kitchen.settings.verify_timeout,
-                clock=kitchen.clock,
-            )
-        except NotVisible as error:
-            self._unstored("invisible")
-            kitchen.metrics.readafterwrite_failures_total.inc()
-            log.error("blob not visible after it was stored", digest=str(self.digest), error=str(error))
-        except StorageError as error:
-            self._unstored("skipped" if isinstance(error, LeftAlone) else "failed")
-            tell = log.debug if isinstance(error, LeftAlone) else log.error
-            tell("blob not stored: the next pull fetches it again", digest=str(self.digest), error=str(error))
-        except (Spilled, RegistryError):
-            pass  # the fill failed, and says so itself
-        else:
-            await kitchen.links.put_layer(self.pull.repository, self.digest)
-            return True
-        return False
-
-    def _unstored(self, reason: str) -> None:
-        self._kitchen.metrics.unstored_total.labels(reason).inc()
 
     def withdrawn(self, error: BaseException) -> None:
         """It never had its turn: whoever still waits is told."""
@@ -384,7 +375,7 @@ class Fill:
             self._tell(error)
 
     def _tell(self, error: BaseException) -> None:
-        told = isinstance(error, RegistryError | WriteFailed | SpoolFull | OSError | asyncio.CancelledError)
+        told = isinstance(error, RegistryError | OSError | TOLD)
         written = self.tail.written if self.tail else 0
         fields = {"digest": str(self.digest), "repository": str(self.pull.repository), "bytes": written}
         if not told:

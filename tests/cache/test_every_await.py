@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from msrcache.cache import following, publish, pump, reading
+from msrcache.cache import fill, following, publish, pump, reading
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
 from msrcache.oci.descriptor import Descriptor
@@ -31,8 +31,8 @@ from tests.cache.awaits import Point, Trap, points
 from tests.cache.fleet import HOLDER, ScriptedLeases
 from tests.cache.kitchen import Cache, Local, blob_pull, cache
 
-MODULES = ("fill", "following", "pump", "publish", "reading", "spool")
-POINTS = {"fill": 41, "following": 8, "pump": 8, "publish": 14, "reading": 13, "spool": 7}
+MODULES = ("fill", "following", "pump", "publish", "reading", "spool", "storing")
+POINTS = {"fill": 44, "following": 8, "pump": 8, "publish": 14, "reading": 13, "spool": 7, "storing": 2}
 """How many awaits, steps of an `async for`, and entries into and exits from an `async with` each module has."""
 
 FAULTS: dict[str, type[Exception] | None] = {
@@ -132,10 +132,13 @@ class _Peer:
     def __init__(self) -> None:
         self.data = b""
         self.breaks_at = self.silent_at = -1
+        self.refuses = False
 
     @asynccontextmanager
     async def follow(self, digest: Digest, holder: Holder, start: int) -> AsyncIterator[Blob]:
         """As Followable."""
+        if self.refuses:
+            raise NotFollowed(Sign.UNREACHED, "nobody listens")
         size = len(self.data)
         descriptor = Descriptor("application/octet-stream", digest, size)
         yield Blob(descriptor, Span(start, size), Outcome.FOLLOWED, self._body(start))
@@ -188,6 +191,9 @@ class _Stage:
         await self._followed(_data(5), FOLLOW, Found(), breaks_at=100_000, stored=True)
         await self._followed(_data(6), FOLLOW, Fetch(), silent_at=50_000)
         await self._followed(_data(7), FOLLOW, Fetch())
+        self._peer.refuses = True
+        await self._followed(_data(8), FOLLOW, Fetch())
+        self._peer.refuses = False
 
     async def _followed(
         self, data: bytes, *turns: Turn, breaks_at: int = -1, silent_at: int = -1, stored: bool = False
@@ -213,7 +219,7 @@ class _Stage:
 
     async def healed(self) -> None:
         """Without the fault, all is there again."""
-        for seed in (1, 2, 4, 5, 6, 7):
+        for seed in (1, 2, 4, 5, 6, 7, 8):
             assert await self._read(_data(seed)) == _data(seed)
         await self._kept.pulls.settled()
         await self._clean()
@@ -266,6 +272,7 @@ async def test_a_fault_at_an_await(
     monkeypatch.setattr(reading, "LARGE", 10_000)
     monkeypatch.setattr(publish, "FIRST_WAIT", 0)
     monkeypatch.setattr(following, "QUIET", 0)
+    monkeypatch.setattr(fill, "ANNOUNCED", 0)
     disk = _Disk(monkeypatch)
     trap = Trap(point, _error(fault), passage=passage, behind=point.text in CLEANING, spares=SPARED)
     leases, peer = fleet.leases(Fetch()), _Peer()

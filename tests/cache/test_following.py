@@ -4,78 +4,31 @@ Here the lease's turns are written by the test; how they are found is the busine
 """
 
 import asyncio
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from msrcache.cache import fill
 from msrcache.cache.endings import Ending
 from msrcache.cache.fills import PUBLISHED_WITHIN
 from msrcache.cache.layout import blob_key, layer_link
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
 from msrcache.oci.digest import Digest
-from msrcache.oci.errors import BlobUnknown, Denied, UpstreamUnavailable
+from msrcache.oci.errors import BlobUnknown
 from msrcache.oci.peers import NotFollowed, Sign
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Outcome
-from tests.cache.fleet import HOLDER, ScriptedLeases, Wire, holding, leases
+from tests.cache.fleet import HOLDER, leases
 from tests.cache.kitchen import B, Cache, blob_pull, cache
+from tests.cache.replicas import DATA, HALF, two_replicas
 
-DATA = random.Random(61).randbytes(600_000)
-HALF = 300_000
 FOLLOW = Follow(HOLDER)
-
-
-@dataclass(slots=True)
-class Two:
-    """A replica that fetches and stands at HALF, and one that has just been told what to do."""
-
-    a: Cache
-    b: Cache
-    wire: Wire
-    turns: ScriptedLeases
-    digest: Digest
-    fetching: "asyncio.Task[bytes]"
-
-    def fetched_here(self) -> list[BlobPull]:
-        """What the second one asked the upstream for."""
-        return self.b.upstream.fetched()
-
-    async def finished(self, *, follower: bool = True) -> None:
-        """The first one brings the rest in, once the second one follows it."""
-        while follower and not self.wire.starts:
-            await asyncio.sleep(0)
-        self.a.upstream.release.set()
-        assert await self.fetching == DATA
-        await self.a.pulls.settled()
-
-
-@asynccontextmanager
-async def _two(path: Path, turns: ScriptedLeases, *, data: bytes = DATA) -> AsyncIterator[Two]:
-    async with cache(path / "a", leases=holding()) as a:
-        wire = Wire(a)
-        digest = a.upstream.publish("team/a", data)
-        a.upstream.hold_at = HALF
-        fetching = asyncio.create_task(a.get(blob_pull(digest)))
-        await a.upstream.reached.wait()
-        async with cache(path / "b", contents=a.memory.contents, leases=turns, peers=wire) as b:
-            b.upstream.publish("team/a", data)
-            try:
-                yield Two(a, b, wire, turns, digest, fetching)
-            finally:
-                a.upstream.release.set()
-                await asyncio.gather(fetching, return_exceptions=True)
-                # a follower that has all of it waits until the store has it
-                turns.script.turns.append(Found())
 
 
 async def test_a_follower_streams_what_another_replica_fetches(tmp_path: Path) -> None:
     """The first half is there while the second is not: one fetch, right bytes, and nothing stored twice."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW)) as two:
         async with two.b.pulls.blob(blob_pull(two.digest)) as blob:
             assert blob.outcome is Outcome.FOLLOWED
             first = await _up_to(two.b, blob, HALF // 2)
@@ -93,7 +46,7 @@ async def test_a_follower_streams_what_another_replica_fetches(tmp_path: Path) -
 
 async def test_a_broken_fill_is_gone_on_with_from_the_upstream(tmp_path: Path) -> None:
     """The holder's stream breaks at byte k; this replica's turn comes: it asks for bytes=k- and stores the whole."""
-    async with _two(tmp_path, leases(FOLLOW, Fetch())) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW, Fetch())) as two:
         two.wire.cut_at = 200_001
         assert await two.b.get(blob_pull(two.digest)) == DATA
         await two.b.pulls.settled()
@@ -105,7 +58,7 @@ async def test_a_broken_fill_is_gone_on_with_from_the_upstream(tmp_path: Path) -
 
 async def test_a_broken_fill_is_gone_on_with_from_a_new_holder(tmp_path: Path) -> None:
     """The same or another one: from byte k, as often as it breaks."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW)) as two:
         two.wire.cut_at = 100_000
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         while len(two.wire.starts) < 3:
@@ -120,7 +73,7 @@ async def test_a_broken_fill_is_gone_on_with_from_a_new_holder(tmp_path: Path) -
 async def test_a_broken_fill_is_gone_on_with_from_the_store(tmp_path: Path) -> None:
     """The holder was cut off, and had stored it all the same."""
     turns = leases(FOLLOW, Found())
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         two.wire.cut_at = 200_001
         two.b.sickness.hides = two.digest.hex
 
@@ -138,7 +91,7 @@ async def test_a_broken_fill_is_gone_on_with_from_the_store(tmp_path: Path) -> N
 async def test_what_the_store_then_cannot_give_comes_from_the_upstream(tmp_path: Path) -> None:
     """It said that the blob is there, and has nothing: bytes=k- from the upstream, and stored again."""
     turns = leases(FOLLOW, Found())
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         two.wire.cut_at = 200_001
         assert await two.b.get(blob_pull(two.digest)) == DATA
         await two.b.pulls.settled()
@@ -148,13 +101,13 @@ async def test_what_the_store_then_cannot_give_comes_from_the_upstream(tmp_path:
 
 async def test_what_was_stored_meanwhile_is_a_hit(tmp_path: Path) -> None:
     """The second look at the store found it: no fill, no fetch."""
-    async with _two(tmp_path, leases(Found())) as two:
+    async with two_replicas(tmp_path, leases(Found())) as two:
         await two.finished(follower=False)
-        fill = two.b.pulls.fills.open(blob_pull(two.digest))
+        found = two.b.pulls.fills.open(blob_pull(two.digest))
         async with two.b.pulls.blob(blob_pull(two.digest)) as blob:
             assert blob.outcome is Outcome.HIT
             assert await two.b.read(blob) == DATA
-        assert fill.ending is Ending.FOUND
+        assert found.ending is Ending.FOUND
         assert two.fetched_here() == []
 
 
@@ -171,7 +124,7 @@ async def test_a_holder_that_died_over_its_last_byte_is_succeeded_without_a_fetc
     turns = leases(FOLLOW, FOLLOW, Fetch())
     gate = asyncio.Event()
     turns.script.gate = lambda turn: gate if isinstance(turn, Fetch) else None
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         await two.finished()
         assert await reading == DATA
@@ -188,15 +141,15 @@ async def test_a_follower_that_waits_for_the_store_gives_its_room_away(tmp_path:
     turns = leases(FOLLOW, Found())
     never = asyncio.Event()
     turns.script.gate = lambda turn: never if isinstance(turn, Found) else None
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         await two.finished()
         assert await reading == DATA
         await turns.script.asked.wait()
-        fill = two.b.pulls.fills.find(two.digest)
-        assert fill is not None
-        assert fill.reserved == len(DATA)
-        fill.give_up()
+        waiting = two.b.pulls.fills.find(two.digest)
+        assert waiting is not None
+        assert waiting.reserved == len(DATA)
+        waiting.give_up()
         await two.b.pulls.settled()
         assert two.b.spool.used == 0
         assert turns.script.told[-1] == "left"
@@ -207,7 +160,7 @@ async def test_leaving_waits_for_no_store_that_another_replica_writes_to(tmp_pat
     turns = leases(FOLLOW, Found())
     never = asyncio.Event()
     turns.script.gate = lambda turn: never if isinstance(turn, Found) else None
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         await two.finished()
         assert await reading == DATA
@@ -220,7 +173,7 @@ async def test_leaving_waits_for_no_store_that_another_replica_writes_to(tmp_pat
 async def test_a_holder_that_neither_beats_nor_sends_is_left(tmp_path: Path) -> None:
     """It stopped at HALF and its beat is old: the turn goes on, at byte HALF."""
     turns = leases(FOLLOW, Fetch())
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         turns.script.silent.set()
         assert await two.b.get(blob_pull(two.digest)) == DATA
         (asked,) = two.fetched_here()
@@ -234,7 +187,7 @@ async def test_a_holder_that_neither_beats_nor_sends_is_left(tmp_path: Path) -> 
 async def test_what_was_seen_of_the_holder_is_told_to_the_lease(tmp_path: Path, sign: Sign) -> None:
     """It alone knows what that means."""
     turns = leases(FOLLOW, Fetch())
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         two.wire.refuses = NotFollowed(sign, "no")
         assert await two.b.get(blob_pull(two.digest)) == DATA
         assert turns.script.told[0] == f"failed: {sign}"
@@ -243,7 +196,7 @@ async def test_what_was_seen_of_the_holder_is_told_to_the_lease(tmp_path: Path, 
 async def test_another_size_is_not_the_rest(tmp_path: Path) -> None:
     """A replica that gives the blob another size is not followed any further."""
     turns = leases(FOLLOW, FOLLOW, Fetch())
-    async with _two(tmp_path, turns) as two:
+    async with two_replicas(tmp_path, turns) as two:
         two.wire.cut_at = 100_000
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         while len(two.wire.starts) < 1:
@@ -263,12 +216,30 @@ async def test_without_a_peer_port_the_lease_is_waited_for(tmp_path: Path) -> No
         assert turns.script.told == ["failed: broken", "stored", "left"]
 
 
+async def test_clients_of_a_fill_that_cannot_be_followed_are_told_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers come while the lease is waited for: from the upstream's HEAD, which is the opener's own question."""
+    monkeypatch.setattr(fill, "ANNOUNCED", 0.0)
+    turns, gate = leases(FOLLOW, Fetch()), asyncio.Event()
+    turns.script.gate = lambda turn: gate if isinstance(turn, Fetch) else None
+    async with cache(tmp_path, leases=turns) as kept:
+        digest = kept.upstream.publish("team/a", DATA)
+        async with kept.pulls.blob(blob_pull(digest)) as blob:
+            assert (blob.outcome, blob.descriptor.size) == (Outcome.MISS, len(DATA))
+            assert [pull.head for pull in kept.upstream.ledger if isinstance(pull, BlobPull)] == [True]
+            gate.set()
+            assert await kept.read(blob) == DATA
+        with pytest.raises(BlobUnknown):
+            await kept.get(blob_pull(Digest.of(b"nobody has it")))
+
+
 # Rights: a followed fill shares bytes, never a permission.
 
 
 async def test_a_follower_asks_with_its_own_right(tmp_path: Path) -> None:
     """Another replica's caller may read it; this one's may not, and gets what the upstream says."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW)) as two:
         pull = blob_pull(two.digest, repository=B)
         with pytest.raises(BlobUnknown):
             await two.b.get(pull)
@@ -280,7 +251,7 @@ async def test_a_follower_asks_with_its_own_right(tmp_path: Path) -> None:
 
 async def test_who_joins_a_followed_fill_is_vouched_for_by_nobody(tmp_path: Path) -> None:
     """In the repository of the one who opened it as well: that one's own question may still be open."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW)) as two:
         two.b.upstream.blobs.clear()
         opener = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         joiner = asyncio.create_task(two.b.get(blob_pull(two.digest)))
@@ -291,93 +262,12 @@ async def test_who_joins_a_followed_fill_is_vouched_for_by_nobody(tmp_path: Path
 
 async def test_a_followed_blob_is_linked_by_its_own_callers_question(tmp_path: Path) -> None:
     """The holder links the repository that it was asked in, the follower the one that it was."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
+    async with two_replicas(tmp_path, leases(FOLLOW)) as two:
         two.b.upstream.publish("team/b", DATA)
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest, repository=B)))
         await two.finished()
         assert await reading == DATA
         assert layer_link(B, two.digest) in two.b.memory.contents.objects
-
-
-# The other side: what this process's fills are to those who follow them.
-
-
-async def _followed(there: Cache, digest: Digest, start: int = 0, nonce: str = HOLDER.nonce) -> bytes:
-    holder = HOLDER if nonce == HOLDER.nonce else type(HOLDER)(HOLDER.replica, nonce, HOLDER.address)
-    async with there.pulls.own_fills.follow(digest, holder, start) as blob:
-        return await there.read(blob)
-
-
-async def _sign(there: Cache, digest: Digest, start: int = 0, nonce: str = HOLDER.nonce) -> Sign:
-    with pytest.raises(NotFollowed) as caught:
-        await _followed(there, digest, start, nonce)
-    return caught.value.sign
-
-
-async def test_another_nonce_is_another_process(tmp_path: Path) -> None:
-    """410, whatever is being filled here."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
-        assert await _sign(two.a, two.digest, nonce="other") is Sign.REPLACED
-
-
-async def test_a_lease_without_a_fill_is_told(tmp_path: Path) -> None:
-    """404: it may be about to begin."""
-    async with cache(tmp_path, leases=holding()) as kept:
-        assert await _sign(kept, Digest.of(DATA)) is Sign.NOFILL
-
-
-async def test_a_fill_is_followed_from_any_byte(tmp_path: Path) -> None:
-    """From the first, from the middle, from the last; not from behind it."""
-    async with _two(tmp_path, leases(FOLLOW)) as two:
-        followers = [asyncio.create_task(_followed(two.a, two.digest, at)) for at in (0, HALF, len(DATA) - 1)]
-        assert await _sign(two.a, two.digest, len(DATA)) is Sign.BROKEN
-        await two.finished(follower=False)
-        assert await asyncio.gather(*followers) == [DATA, DATA[HALF:], DATA[-1:]]
-
-
-async def test_a_fill_that_breaks_cuts_its_followers(tmp_path: Path) -> None:
-    """Whatever broke it; no question is put for them."""
-    async with cache(tmp_path, leases=holding()) as kept:
-        digest = kept.upstream.publish("team/a", DATA)
-        kept.upstream.hold_at = HALF
-        kept.upstream.breaks[HALF + 100_000] = UpstreamUnavailable("gone")
-        fetching = asyncio.create_task(kept.get(blob_pull(digest)))
-        await kept.upstream.reached.wait()
-        following = asyncio.create_task(_sign(kept, digest, HALF))
-        await asyncio.sleep(0)
-        kept.upstream.release.set()
-        assert await following is Sign.BROKEN
-        with pytest.raises(UpstreamUnavailable):
-            await fetching
-        assert len(kept.upstream.fetched()) == 1
-
-
-async def test_a_refusal_of_the_holders_caller_is_nobody_elses(tmp_path: Path) -> None:
-    """The follower is told that there is no fill, and asks with its own caller."""
-    async with cache(tmp_path, leases=holding()) as kept:
-        digest = kept.upstream.publish("team/a", DATA)
-        kept.upstream.refused[None] = Denied("not you")
-        fill = kept.pulls.fills.open(blob_pull(digest))
-        assert await _sign(kept, digest) is Sign.NOFILL
-        assert fill.ending is Ending.REFUSED
-
-
-async def test_an_empty_blob_can_be_followed(tmp_path: Path) -> None:
-    """It has no byte that could be held back, and ends when it is verified."""
-    async with cache(tmp_path / "a", leases=holding()) as a:
-        digest = a.upstream.publish("team/a", b"")
-        a.sickness.held = "commit"
-        fetching = asyncio.create_task(a.get(blob_pull(digest)))
-        await a.sickness.reached.wait()
-        turns = leases(FOLLOW, Found())
-        wire = Wire(a)
-        async with cache(tmp_path / "b", contents=a.memory.contents, leases=turns, peers=wire) as b:
-            b.upstream.publish("team/a", b"")
-            assert await b.get(blob_pull(digest)) == b""
-            a.sickness.release.set()
-            await b.pulls.settled()
-        assert turns.script.told == ["failed: nofill", "left"], "it had all, and waited for the store"
-        assert await fetching == b""
 
 
 async def _up_to(kept: Cache, blob: Blob, count: int) -> bytes:
