@@ -17,7 +17,6 @@ from msrcache.access.htpasswd import AccountsError
 from msrcache.cache.backlog import Backlog
 from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.freshness import Freshness, FreshnessSettings
-from msrcache.cache.heartbeat import Heartbeat
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.kitchen import FillSettings, Kitchen
 from msrcache.cache.lease import SoleReplica
@@ -32,7 +31,7 @@ from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
 from msrcache.expiring import Expiring
-from msrcache.fleet import Own, heartbeat
+from msrcache.fleet import Membership, Own
 from msrcache.inquiry import CannotStart, Inquiry
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
@@ -106,7 +105,7 @@ class Application:
             config, self.presence, replica=self.replica, metrics=self.metrics, clock=self.clock
         )
         self.pulls: PullThrough
-        self.fleet: Heartbeat
+        self.fleet: Membership
         self.service: Service
 
     @asynccontextmanager
@@ -186,7 +185,7 @@ class Application:
         await self.peering.open()  # before the first lease, and until after the last
         health = Health(degraded=self.degraded, checks=Checks(config.health))
         own = Own(health, self.peering, replica=self.replica, metrics=self.metrics, clock=self.clock)
-        self.fleet = heartbeat(own, self.store, interval=config.cache.heartbeat)
+        self.fleet = Membership(own, self.store, interval=config.cache.heartbeat)
         stack.push_async_callback(self.fleet.close)
         self.pulls = self._pull_through(self.inquiry.fetching)
         stack.push_async_callback(self.pulls.close)
@@ -309,6 +308,7 @@ class Application:
             local=self.local,
             leases=SoleReplica(),
             uses=self.expiring.uses,
+            news=self.fleet.news,
             peers=self.peering.peers,
             metrics=self.metrics,
             clock=self.clock,

@@ -1,16 +1,31 @@
-"""This replica among the others, wired: what it shows of itself, and where people see what it knows of them."""
+"""This replica among the others, wired: what it shows of itself, whom it sees, and what they tell each other."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Final
 
 from msrcache.cache.fleetview import view
 from msrcache.cache.heartbeat import Heartbeat
 from msrcache.cache.myself import Myself
+from msrcache.cache.news import News
+from msrcache.cache.watching import Watching
+from msrcache.oci.digest import Digest
+from msrcache.oci.peers import Member
 from msrcache.peering import Peering
 from msrcache.server.admin import Health
+from msrcache.server.peer import PeerAnswer, PeerRequest
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
+from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.metrics import Metrics
+from msrcache.upstream.peers import PeerQuestion, PeerUnreached
+
+BEATS: Final = "beats"
+TOLD_WITHIN: Final = 2.0
+"""Seconds that another replica may take to hear of a beat."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +40,73 @@ class Own:
     clock: Clock
 
 
-def heartbeat(own: Own, store: Store, *, interval: float) -> Heartbeat:
-    """The heartbeat of this replica; it does not beat yet. /debug/fleet shows what it sees."""
-    health, metrics, clock = own.health, own.metrics, own.clock
-    myself = Myself(
-        replica=own.replica,
-        metrics=metrics,
-        clock=clock,
-        state=lambda: health.state.value,
-        fills=lambda: health.fills(),  # noqa: PLW0108 - it is given its parts later
-        degraded=lambda: health.degraded(),  # noqa: PLW0108 - as above
-        address=lambda: own.peering.address,
-        unreached=own.peering.unreached,
-    )
-    fleet = Heartbeat(
-        store, myself.record, replica=own.replica, interval=interval, metrics=metrics, clock=clock
-    )
-    health.fleet = _view(fleet, clock)
-    return fleet
+class Membership:
+    """Implements Fleet. Made when the peer port is open; /debug/fleet then shows what it sees."""
 
+    def __init__(self, own: Own, store: Store, *, interval: float) -> None:
+        self._own = own
+        self.news = News(self._violated, own.clock)
+        metrics, clock = own.metrics, own.clock
+        self.heartbeat = Heartbeat(
+            store, self._myself().record, replica=own.replica, interval=interval, metrics=metrics, clock=clock
+        )
+        self._watching = Watching(self.heartbeat, self.news, self._tell, metrics=metrics, clock=clock)
+        self.heartbeat.put_returned = self._watching.beat
+        own.health.fleet = self._view
+        if own.peering.port is not None:
+            own.peering.port.add("POST", BEATS, self._hear)
 
-def _view(fleet: Heartbeat, clock: Clock) -> Callable[[], Mapping[str, object]]:
-    return lambda: view(fleet, now=clock.monotonic())
+    def __repr__(self) -> str:
+        return f"<Membership {self.heartbeat!r}>"
+
+    def alive(self) -> Sequence[Member]:
+        """As Fleet."""
+        return self.heartbeat.alive()
+
+    def start(self) -> None:
+        """Be seen, and look at the others."""
+        self.heartbeat.start()
+        self._watching.start()
+
+    async def close(self) -> None:
+        """Leave. Never raises."""
+        await self._watching.close()
+        await self.heartbeat.close()
+
+    def _myself(self) -> Myself:
+        own, health = self._own, self._own.health
+        return Myself(
+            replica=own.replica,
+            metrics=own.metrics,
+            clock=own.clock,
+            state=lambda: health.state.value,
+            fills=lambda: health.fills(),  # noqa: PLW0108 - it is given its parts later
+            degraded=lambda: health.degraded(),  # noqa: PLW0108 - as above
+            address=lambda: own.peering.address,
+            unreached=own.peering.unreached,
+            lag=lambda: self.heartbeat.lag,
+        )
+
+    def _view(self) -> Mapping[str, object]:
+        return view(self.heartbeat, now=self._own.clock.monotonic())
+
+    async def _tell(self, member: Member, body: bytes) -> None:
+        peers = self._own.peering.peers
+        if peers is None:
+            return
+        question = PeerQuestion(kind=BEATS, name=self._own.replica, body=body)
+        try:
+            async with asyncio.timeout(TOLD_WITHIN):
+                await peers.ask(member.replica, member.address, question)
+        except PeerUnreached:
+            pass  # peers.reach remembers it, for people
+        except TimeoutError:
+            peers.reach.lost(member.replica, "it does not answer in time")
+
+    async def _hear(self, request: PeerRequest) -> PeerAnswer:
+        return PeerAnswer(200 if self._watching.hear(request.name, request.body) else 400)
+
+    def _violated(self, digest: Digest) -> None:
+        self._own.metrics.readafterwrite_violations_total.labels("blob").inc()
+        text = "a blob that another replica has just stored is not there: the store is not read-after-write consistent"
+        log.warning(text, digest=str(digest))

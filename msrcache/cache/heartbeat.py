@@ -8,6 +8,8 @@ States of another replica, as one observer sees it:
 Rules:
 1. Every `interval` a replica puts its record with the next beat, and reads another's: one request each, however many
    replicas there are. The living are read in turn, whoever was looked at longest ago.
+   Where another replica has told its beat (`watching`), reading that one's record is this interval's look; those that
+   were not looked at for longer than a turn takes are read all the same.
 2. Newcomers are found by a listing, at the start and every LISTED intervals, and read at once, a few per interval.
 3. Alive: seen, and not shown to be silent. Silent: over PATIENCE intervals of the observer's own clock its record was
    the same whenever it was read. A listing may lag, so it makes nobody silent: a stamp that stays the same makes a
@@ -28,6 +30,7 @@ from typing import Final
 from msrcache.cache.layout import REPLICAS, replica_key, replica_of
 from msrcache.cache.record import LIMIT, Record, parse_record
 from msrcache.cache.roster import (
+    NEVER,
     Known,
     can_be_asked,
     due,
@@ -84,6 +87,11 @@ class Heartbeat:
         self._shown = False
         self._told: set[str] = set()
         self._known: dict[str, Known] = {}
+        self._looks = 0
+        self.put_returned: Callable[[int], None] | None = None
+        """Told the number of each beat that the others can see from now on."""
+        self.lag: float | None = None
+        """Seconds that another replica's beat took last to be seen here."""
         self.replica = replica
         self.own = Record(replica=replica)
         self._leave = asyncio.Event()
@@ -146,9 +154,18 @@ class Heartbeat:
         if self._steps % LISTED == 0:
             await self._list()
         self._steps += 1
-        for replica in due(self._known.values(), self._patience):
+        spared = self._looks
+        for replica in due(self._known.values(), self._patience, rested=self._rested()):
             await self.read(replica)
+        # Two that were told in one interval spare the next one's look.
+        self._looks = max(0, min(spared - 1, 1))
         self._count()
+
+    def _rested(self) -> float:
+        """Who was looked at after this moment need not be looked at in this interval."""
+        if not self._looks:
+            return NEVER
+        return self._clock.monotonic() - (len(self._known) + 2) * self.interval
 
     async def _put(self) -> None:
         self._beat += 1
@@ -162,6 +179,8 @@ class Heartbeat:
         else:
             self._shown = True
             self._told.discard(UNSEEN)
+            if self.put_returned is not None:
+                self.put_returned(self._beat)
 
     async def _list(self) -> None:
         found: dict[str, ObjectInfo] = {}
@@ -204,6 +223,7 @@ class Heartbeat:
     async def read(self, replica: str) -> Record | None:
         """Read this replica's record; None where it cannot be had. One that is gone is forgotten."""
         key = replica_key(replica)
+        self._looks += 1
         try:
             data = await self._store.get(key, LIMIT)
         except NotFound:

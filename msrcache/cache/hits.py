@@ -53,6 +53,7 @@ class Hits:
         self._presence = kitchen.presence
         self._local = kitchen.local
         self._uses = kitchen.uses
+        self._news = kitchen.news
         self._local_hits = kitchen.metrics.local_hits_total
         self._redirects = redirects
         self._heal = heal
@@ -62,10 +63,11 @@ class Hits:
 
     async def descriptor(self, pull: BlobPull) -> Descriptor | None:
         """What HEAD tells, the caller admitted; None where the store does not have it."""
+        began = self._news.looking()
         try:
             size = (await self._store.stat(blob_key(pull.digest))).size
         except StorageError as error:
-            self._missed(pull, error)
+            self._missed(pull, error, began)
             return None
         self._presence.saw(pull.digest, size)
         await self.admit(pull)
@@ -80,6 +82,7 @@ class Hits:
         return blob
 
     async def _found(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
+        began = self._news.looking()
         try:
             offer = await self._redirects.offer(pull)
             if offer is None:
@@ -90,7 +93,7 @@ class Hits:
             descriptor = Descriptor(BLOB_TYPE, pull.digest, offer.size)
             return Blob(descriptor, Span.whole(offer.size), Outcome.HIT, offer.elsewhere)
         except StorageError as error:
-            self._missed(pull, error)
+            self._missed(pull, error, began)
             return None
 
     async def admit(self, pull: BlobPull) -> None:
@@ -209,8 +212,11 @@ class Hits:
         known = self._presence.size(pull.digest)
         return known if known is not None else (await self._store.stat(blob_key(pull.digest))).size
 
-    def _missed(self, pull: BlobPull, error: StorageError) -> None:
+    def _missed(self, pull: BlobPull, error: StorageError, began: float | None = None) -> None:
+        """`began`: when the store was first asked whether it has the blob."""
         if isinstance(error, NotFound):
+            if began is not None:
+                self._news.missed(pull.digest, began)
             self._presence.forget(pull.digest)
             self._links.forget(pull.repository, pull.digest)
         elif not isinstance(error, LeftAlone):

@@ -6,11 +6,13 @@ from msrcache.cache.backlog import Backlog
 from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
 from msrcache.cache.local import LocalTier
+from msrcache.cache.news import News
 from msrcache.cache.presence import Presence
 from msrcache.cache.sizes import Sizes
 from msrcache.cache.spool import Spool
 from msrcache.cache.uses import Uses
 from msrcache.oci.peers import Followable
+from msrcache.oci.pulls import BlobPull
 from msrcache.oci.registry import Registry
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
@@ -46,3 +48,9 @@ class Kitchen:
     peers: Followable | None = None
     sizes: Sizes = field(default_factory=Sizes)
     uses: Uses = field(default_factory=Uses)
+    news: News = field(default_factory=News)
+
+    async def published(self, pull: BlobPull) -> None:
+        """Its blob is in the store, as every replica finds it: link it, and let the others know."""
+        self.news.note(pull.digest)
+        await self.links.put_layer(pull.repository, pull.digest)

@@ -22,6 +22,7 @@ class Myself:
     degraded: Callable[[], Mapping[str, str]]
     address: Callable[[], str] = str
     unreached: Callable[[], Mapping[str, str]] = dict
+    lag: Callable[[], float | None] = lambda: None
     began: float = field(init=False)
     started: float = field(init=False)
 
@@ -30,6 +31,7 @@ class Myself:
 
     def record(self, beat: int) -> Record:
         """This replica's record of that beat."""
+        lag = self.lag()
         return Record(
             replica=self.replica,
             beat=beat,
@@ -39,7 +41,7 @@ class Myself:
             started=self.started,
             uptime=self.clock.monotonic() - self.began,
             fills=self.fills(),
-            figures=figures(self.metrics),
+            figures={**figures(self.metrics), **({} if lag is None else {"lag": round(lag, 4)})},
             degraded=self.degraded(),
             unreached=self.unreached(),
         )

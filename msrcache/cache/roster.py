@@ -83,20 +83,25 @@ def _quiet(watch: Watch | None, known: Known) -> float:
     return 0.0 if watch is None else watch.last - max(watch.first, known.changed)
 
 
-def due(fleet: Iterable[Known], patience: float) -> Sequence[str]:
+def due(fleet: Iterable[Known], patience: float, *, rested: float = NEVER) -> Sequence[str]:
     """Whose records are read in this interval.
 
-    Newcomers first, a few at once; else one: of those in doubt, else of the living, whoever was looked at longest ago.
-    The silent are not read again until a listing shows that they have written.
+    Newcomers first, a few at once; else one: of those in doubt, else of the living, whoever was looked at longest ago,
+    unless that was after `rested`. The silent are not read again until a listing shows that they have written.
     """
     fleet = list(fleet)
     unread = sorted(known.replica for known in fleet if known.read is None)
     if unread:
         return unread[:AT_ONCE]
     living = [known for known in fleet if not silent(known, patience)]
-    waiting = [known for known in living if doubtful(known, patience)] or living
-    waiting.sort(key=lambda known: (known.read.last if known.read else NEVER, known.replica))
+    doubted = [known for known in living if doubtful(known, patience)]
+    waiting = doubted or [known for known in living if rested == NEVER or _looked_at(known) <= rested]
+    waiting.sort(key=lambda known: (_looked_at(known), known.replica))
     return [known.replica for known in waiting[:1]]
+
+
+def _looked_at(known: Known) -> float:
+    return NEVER if known.read is None else known.read.last
 
 
 def can_be_asked(known: Known, patience: float) -> bool:

@@ -41,7 +41,7 @@ async def store(kitchen: Kitchen, pull: BlobPull, tail: Tail, path: Path) -> boo
     except (Spilled, RegistryError):
         pass  # the fill failed, and says so itself
     else:
-        await kitchen.links.put_layer(pull.repository, pull.digest)
+        await kitchen.published(pull)
         return True
     return False
 

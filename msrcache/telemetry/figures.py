@@ -30,6 +30,7 @@ def figures(metrics: Metrics) -> Mapping[str, float]:
         "upstream_bytes": _total(metrics.upstream_bytes_total),
         "fills_active": _total(metrics.fills_active),
         "fills_queued": _total(metrics.fills_queued),
+        "violations": _total(metrics.readafterwrite_violations_total),
         "cut": _total(metrics.delivery_cut_total),
     }
 

@@ -200,6 +200,17 @@ TABLE: tuple[Row, ...] = (
         "Whether the store was found not to keep a promise when it was checked at the start.",
         "promise",
     ),
+    _seconds(
+        "visibility_lag_seconds",
+        _WAIT,
+        "From another replica's word that it has written to the store until that was read here.",
+    ),
+    _counter(
+        "readafterwrite_violations_total",
+        "objects",
+        "Objects that the store said were not there, or old, after another replica had written them: beat or blob.",
+        "kind",
+    ),
     _counter("readafterwrite_failures_total", "objects", "Objects not found right after their commit."),
     _counter("journals_total", "journals", "Journals of uses: written, failed or merged.", "result"),
     _counter("uses_lost_total", "uses", "Uses that were forgotten because they could not be written down."),
@@ -300,6 +311,8 @@ class Metrics:
     storage_bytes_total: Counter
     storage_breaker_open: Gauge
     storage_promise_broken: Gauge
+    visibility_lag_seconds: Histogram
+    readafterwrite_violations_total: Counter
     readafterwrite_failures_total: Counter
     journals_total: Counter
     uses_lost_total: Counter
