@@ -23,6 +23,7 @@ import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from msrcache.cache.endings import Ending, FillLeft, FoundMeanwhile, ending_of, tail_end
@@ -46,10 +47,8 @@ from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import Trail
 
 ANNOUNCED: Final = 5.0
-"""Seconds that a fill waits for a replica it can't follow before its clients are told the size: containerd gives up
-on an answer without headers after thirty.
-"""
-TOLD = (WriteFailed, SpoolFull, FoundMeanwhile, asyncio.CancelledError)
+"""Seconds of waiting after which clients are told the size: containerd gives up on an answer without headers in 30."""
+TOLD = (RegistryError, OSError, WriteFailed, SpoolFull, FoundMeanwhile, asyncio.CancelledError)
 """What a fill may end by without being wrong."""
 
 log = get_logger(__name__)
@@ -172,7 +171,7 @@ class Fill:
         self.state = "opening"
         try:
             while self._publishing is None or not self._all_here():
-                await self._from_source(await arrival.turn(), arrival, file)
+                await self._from_source(await self._turn(arrival, file), arrival, file)
             self.state = "publishing"
             poured()
             await self._publishing
@@ -181,6 +180,20 @@ class Fill:
             if self._publishing is not None:
                 await self._withdraw(self._publishing, error)
             raise
+
+    async def _turn(self, arrival: Arrival, file: SpooledFile) -> Turn:
+        """The next turn; a long wait for it is no reason to leave the clients without headers."""
+        turning = asyncio.create_task(arrival.turn(), name=f"turn {self.digest}")
+        try:
+            if self.tail is None:
+                waited = self._kitchen.clock.monotonic() - self.started
+                await asyncio.wait({turning}, timeout=max(0.0, ANNOUNCED - waited))
+                if not turning.done():
+                    await self._announce(file)
+            return await turning
+        finally:
+            turning.cancel()
+            await finish(turning)  # no step of it may be under way when the lease is ended
 
     async def _from_source(self, turn: Turn, arrival: Arrival, file: SpooledFile) -> None:
         match turn:
@@ -194,21 +207,14 @@ class Fill:
     async def _follow(self, holder: Holder, arrival: Arrival, file: SpooledFile) -> None:
         """The holder's bytes, as far as they come."""
         self.source = holder.replica
-        following = followed(
-            self._kitchen.peers,
-            self.digest,
-            holder,
-            self._reached(file),
-            arrival=arrival,
-            written=lambda: self._reached(file),
-        )
+        peers, start = self._kitchen.peers, self._reached(file)
+        written = partial(self._reached, file)
+        following = followed(peers, self.digest, holder, start, arrival=arrival, written=written)
         try:
             async with following as source:
                 await self._take(source, file)
         except NotFollowed as error:
             arrival.failed(error)
-            if self.tail is None and self._kitchen.clock.monotonic() - self.started >= ANNOUNCED:
-                await self._announce(file)
         else:
             self._publish_by(self._stored_by_others(arrival, file))
 
@@ -375,7 +381,7 @@ class Fill:
             self._tell(error)
 
     def _tell(self, error: BaseException) -> None:
-        told = isinstance(error, RegistryError | OSError | TOLD)
+        told = isinstance(error, TOLD)
         written = self.tail.written if self.tail else 0
         fields = {"digest": str(self.digest), "repository": str(self.pull.repository), "bytes": written}
         if not told:

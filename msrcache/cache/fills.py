@@ -11,10 +11,14 @@ from msrcache.cache.fill import Fill
 from msrcache.cache.kitchen import Kitchen
 from msrcache.oci.digest import Digest
 from msrcache.oci.pulls import BlobPull
+from msrcache.telemetry.logs import get_logger
 from msrcache.telemetry.trail import TRAIL
 
 PUBLISHED_WITHIN = 10.0
 """Seconds for which leaving waits for blobs that are all here and on their way into the store."""
+BROKEN = "a fill was broken by an error of this program"
+
+log = get_logger(__name__)
 
 
 class Fills:
@@ -42,7 +46,7 @@ class Fills:
         task = asyncio.create_task(self._run(fill), name=f"fill {pull.digest}")
         self._under_way[fill.digest] = fill
         self._tasks[fill] = task
-        task.add_done_callback(lambda _: self._ended(fill))
+        task.add_done_callback(lambda done: self._ended(fill, done))
         return fill
 
     def dismiss(self, fill: Fill) -> None:
@@ -135,11 +139,13 @@ class Fills:
             del self._under_way[fill.digest]
             self._tasks[fill].cancel()
 
-    def _ended(self, fill: Fill) -> None:
+    def _ended(self, fill: Fill, task: asyncio.Task[None]) -> None:
         if self._under_way.get(fill.digest) is fill:
             del self._under_way[fill.digest]
         del self._tasks[fill]
         self.ended += 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(BROKEN, digest=str(fill.digest), exc_info=error)
         if fill.state != "ended":  # cancelled before its first step: nobody has told those who wait
             fill.withdrawn(asyncio.CancelledError())
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 from msrcache.cache.spool import Spool
 from msrcache.cache.tail import Tail
@@ -21,6 +22,9 @@ BATCH = MIB
 QUEUED = 2 * MIB
 LINGER = 0.002
 REHASHED = 4 * MIB
+
+
+T = TypeVar("T")
 
 
 class WriteFailed(Exception):
@@ -120,7 +124,7 @@ async def _first(event: asyncio.Event, other: "asyncio.Task[None]") -> None:
         waiting.cancel()
 
 
-async def finish(task: "asyncio.Task[None]") -> None:
+async def finish(task: "asyncio.Task[T]") -> None:
     """Wait for the task whatever happens to the one who waits; its result is not looked at."""
     cancelled = False
     while not task.done():

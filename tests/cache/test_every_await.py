@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from msrcache.cache import fill, following, publish, pump, reading
+from msrcache.cache.fills import BROKEN
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
 from msrcache.oci.descriptor import Descriptor
@@ -32,7 +33,7 @@ from tests.cache.fleet import HOLDER, ScriptedLeases
 from tests.cache.kitchen import Cache, Local, blob_pull, cache
 
 MODULES = ("fill", "following", "pump", "publish", "reading", "spool", "storing")
-POINTS = {"fill": 44, "following": 8, "pump": 8, "publish": 14, "reading": 13, "spool": 7, "storing": 2}
+POINTS = {"fill": 47, "following": 8, "pump": 8, "publish": 14, "reading": 13, "spool": 7, "storing": 2}
 """How many awaits, steps of an `async for`, and entries into and exits from an `async with` each module has."""
 
 FAULTS: dict[str, type[Exception] | None] = {
@@ -53,6 +54,9 @@ ONLY_CANCELLED = {
     "asyncio.shield(opening)": "an error means that the thread opened nothing; one behind it would lose the file",
     "asyncio.sleep(wait)": "sleeping raises nothing",
     "arrival.turn()": "by contract a sick store raises nothing there",
+    "turning": "the same",
+    "self._turn(arrival, file)": "the same, but for what `_announce` raises",
+    "asyncio.wait({turning}, timeout=max(0.0, ANNOUNCED - waited))": "asyncio.wait raises nothing",
 }
 """What is awaited and cannot fail, and why: these points are only cancelled."""
 
@@ -62,6 +66,7 @@ CLEANING = {
     "self._withdraw(self._publishing, error)",
     "finish(publishing)",
     "finish(writing)",
+    "finish(turning)",
     "asyncio.shield(self.run(partial(_close, file, keep=keep)))",
 }
 """Cleaning up: an error comes behind it. In its place it would leave out what has to be done, as no failure does."""
@@ -191,8 +196,14 @@ class _Stage:
         await self._followed(_data(5), FOLLOW, Found(), breaks_at=100_000, stored=True)
         await self._followed(_data(6), FOLLOW, Fetch(), silent_at=50_000)
         await self._followed(_data(7), FOLLOW, Fetch())
+        await self._late(_data(8))
+
+    async def _late(self, data: bytes) -> None:
+        """A replica that can't be followed, and a turn that is long in coming."""
         self._peer.refuses = True
-        await self._followed(_data(8), FOLLOW, Fetch())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fill, "ANNOUNCED", 0)
+            await self._followed(data, FOLLOW, Fetch())
         self._peer.refuses = False
 
     async def _followed(
@@ -200,9 +211,10 @@ class _Stage:
     ) -> None:
         """A blob that another replica fills; ``stored``: it comes into the store just before it is found there."""
 
-        def due(turn: Turn) -> None:
+        def due(turn: Turn) -> asyncio.Event | None:
             if isinstance(turn, Found):
                 self._kept.memory.contents.objects.update(there)
+            return _soon() if self._peer.refuses and isinstance(turn, Fetch) else None
 
         await self._kept.memory.put(key := blob_key(Digest.of(data)), data)
         there = {key: self._kept.memory.contents.objects.pop(key)} if stored else {}
@@ -251,6 +263,13 @@ class _Stage:
         assert (self._kept.spool.used, self._kept.spool._unwritten) == (0, 0)
 
 
+def _soon() -> asyncio.Event:
+    """Set after whatever was to happen at once."""
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, event.set)
+    return event
+
+
 def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -272,11 +291,10 @@ async def test_a_fault_at_an_await(
     monkeypatch.setattr(reading, "LARGE", 10_000)
     monkeypatch.setattr(publish, "FIRST_WAIT", 0)
     monkeypatch.setattr(following, "QUIET", 0)
-    monkeypatch.setattr(fill, "ANNOUNCED", 0)
     disk = _Disk(monkeypatch)
     trap = Trap(point, _error(fault), passage=passage, behind=point.text in CLEANING, spares=SPARED)
     leases, peer = fleet.leases(Fetch()), _Peer()
-    with capture_logs():
+    with capture_logs() as told:
         async with (
             cache(tmp_path, local=Local(size=1), leases=leases, peers=peer) as kept,
             asyncio.timeout(10),
@@ -292,3 +310,4 @@ async def test_a_fault_at_an_await(
                 await stage.played()
             assert trap.sprung or passage > 1
             await stage.healed()
+    assert not [entry for entry in told if entry["event"] == BROKEN]
