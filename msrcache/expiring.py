@@ -134,9 +134,9 @@ class Expiring:
         await _beside(stack, condemned.run())
 
     async def _keep_house(self, store: Store, turns: Turns) -> None:
-        """Look every interval, the first time at any moment of it: replicas that start together take turns."""
+        """Look every interval, the first time in the second half of one: replicas that start together take turns."""
         interval = self._config.cache.expiry.interval
-        wait = interval * random.random()
+        wait = interval * (1 + random.random()) / 2
         while True:
             await asyncio.sleep(wait)
             wait = interval

@@ -43,6 +43,10 @@ def silent(what: str, done: int, of: int) -> None:
     """Progress that nobody is told."""
 
 
+FEW = 500
+"""Records that are read or written on the loop, in less than a millisecond or two."""
+BYTES = 100
+"""Of a record."""
 AT_ONCE = 500
 """Keys that are removed with one call."""
 
@@ -118,11 +122,14 @@ class Ledger:
             self._progress("blobs listed", number, len(SHARDS))
             known, records = await self._shard(algorithms, shard, by_shard.get(shard, {}), now=now)
             if write and records != known:
-                await self._store.put(merged_key(shard), await asyncio.to_thread(merged_text, records))
+                await self._write(shard, records)
             holdings.add(records)
         if write:
             await removed(self._store, used.journals)
         return holdings
+
+    async def _write(self, shard: str, records: Mapping[Digest, Record]) -> None:
+        await self._store.put(merged_key(shard), await _off_loop(len(records), lambda: merged_text(records)))
 
     async def _has_any(self, algorithm: str) -> bool:
         """Whether there is a blob of this algorithm: most stores have none of sha512, and are not asked 256 times."""
@@ -141,12 +148,13 @@ class Ledger:
                 digest = digest_of_blob(key)
                 if digest is not None:
                     held.append((digest, info.size, info.modified))
-        return known, await asyncio.to_thread(aged, known, used, held, now=now)
+        return known, await _off_loop(len(held), lambda: aged(known, used, held, now=now))
 
     async def _read(self, key: str, read: Callable[[bytes], T]) -> T | None:
         """The record; None where there is none."""
         try:
-            return await asyncio.to_thread(read, await self._store.get(key, LARGEST))
+            data = await self._store.get(key, LARGEST)
+            return await _off_loop(len(data) // BYTES, lambda: read(data))
         except NotFound:
             return None
         except Unreadable as error:
@@ -154,6 +162,11 @@ class Ledger:
                 f"nothing expires: {key} cannot be read, {error}. Is a later version of msrcache running? Else remove"
                 " that object: what it said of uses then counts as used now"
             ) from error
+
+
+async def _off_loop(records: int, work: Callable[[], T]) -> T:
+    """Do it in a thread where there is much of it."""
+    return await asyncio.to_thread(work) if records > FEW else work()
 
 
 async def listing(store: Store, prefix: str) -> AsyncGenerator[tuple[str, ObjectInfo], None]:
