@@ -15,6 +15,8 @@ from typing import Protocol
 from msrcache.cache.condemned import Condemned
 from msrcache.cache.expiry import Terms
 from msrcache.cache.janitor import Done, Janitor, Policy, wait_of
+from msrcache.cache.leasearrival import LeaseSettings
+from msrcache.cache.leasing import FleetLeases
 from msrcache.cache.ledger import Blocked, Ledger
 from msrcache.cache.litter import tidy
 from msrcache.cache.presence import Presence
@@ -44,15 +46,22 @@ Turns = Callable[[str], AbstractAsyncContextManager[Held | None]]
 JANITOR = "janitor"
 
 
-class _Mine:
-    lost = False
+AGAIN = 60.0
+"""Seconds after which a lease that another replica has is asked for again."""
 
 
 @asynccontextmanager
-async def undisputed(name: str) -> AsyncIterator[Held | None]:
-    """The turn of a replica that shares its store with nobody."""
-    del name
-    yield _Mine()
+async def turns_over(
+    store: Store, config: Config, replica: str, *, metrics: Metrics, clock: Clock
+) -> AsyncIterator[Turns]:
+    """Named leases in the store; what they wrote is ended on leaving."""
+    section = config.cache.lease
+    settings = LeaseSettings(ttl=section.ttl, patience=section.patience, threshold=section.threshold)
+    leases = FleetLeases(store, replica, settings=settings, metrics=metrics, clock=clock)
+    try:
+        yield leases.named
+    finally:
+        await leases.close()
 
 
 def policy_of(config: Config) -> Policy:
@@ -83,7 +92,7 @@ class Expiring:
         return f"<Expiring {self._journal!r} {self.condemned!r}>"
 
     @asynccontextmanager
-    async def running(self, store: Store, turns: Turns = undisputed) -> AsyncIterator[None]:
+    async def running(self, store: Store) -> AsyncIterator[None]:
         """Does it while the context is open; on leaving the uses are written down once more."""
         if self._config.storage.readonly:
             yield
@@ -91,6 +100,9 @@ class Expiring:
         async with contextlib.AsyncExitStack() as stack:
             if self._config.expires:
                 await self._note_uses(store, stack)
+            turns = await stack.enter_async_context(
+                turns_over(store, self._config, self._replica, metrics=self._metrics, clock=self._clock)
+            )
             await _beside(stack, self._keep_house(store, turns))
             yield
 
@@ -139,9 +151,10 @@ class Expiring:
         wait = interval * (1 + random.random()) / 2
         while True:
             await asyncio.sleep(wait)
-            wait = interval
             result = await self._took_turn(store, turns)
             self._metrics.janitor_runs_total.labels(result).inc()
+            # Whoever has the lease may be dead: who asks again soon succeeds him.
+            wait = min(interval, AGAIN) if result == "busy" else interval
 
     async def _took_turn(self, store: Store, turns: Turns) -> str:
         try:
@@ -150,7 +163,7 @@ class Expiring:
                     return "busy"
                 ago = await Ledger(store, replica=self._replica).looked()
                 if ago is not None and ago < self._config.cache.expiry.interval / 2:
-                    return "busy"
+                    return "early"
                 await self.look(store, held)
                 return "done"
         except Blocked as error:

@@ -23,7 +23,7 @@ from msrcache.cache.ledger import Blocked, Ledger, Progress, listing
 from msrcache.cache.plan import planned
 from msrcache.cache.replica import new_replica_id
 from msrcache.config.model import Config
-from msrcache.expiring import JANITOR, policy_of, undisputed
+from msrcache.expiring import JANITOR, policy_of, turns_over
 from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
 from msrcache.storage.drivers import open_driver
@@ -83,14 +83,18 @@ async def _with_store(config: Config, work: Callable[[Store, Config, Progress], 
 async def _deleted(store: Store, config: Config, progress: Progress) -> Done | None:
     """One look; None where another replica has its turn."""
     replica = new_replica_id()
-    async with undisputed(JANITOR) as held:
+    clock, metrics = SystemClock(), Metrics()
+    async with (
+        turns_over(store, config, replica, metrics=metrics, clock=clock) as turns,
+        turns(JANITOR) as held,
+    ):
         if held is None:
             return None
         janitor = Janitor(
             store,
             Ledger(store, replica=replica, progress=progress),
             policy_of(config),
-            metrics=Metrics(),
+            metrics=metrics,
             lost=lambda: held.lost,
             progress=progress,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from msrcache.cache.layout import LOOKED, USES, blob_key, condemned_key, layer_l
 from msrcache.cache.presence import Presence
 from msrcache.config.load import load
 from msrcache.config.model import Config
-from msrcache.expiring import Expiring, Held, policy_of, undisputed
+from msrcache.expiring import Expiring, Held, Turns, policy_of, turns_over
 from msrcache.oci.digest import Digest
 from tests.cache.aging import DAY, Aging, aging
 from tests.cache.kitchen import A
@@ -39,6 +39,10 @@ proxy: {{remoteurl: "http://127.0.0.1:1", ttl: 1h}}
 def _expiring(stage: Aging, config: Config) -> Expiring:
     presence = Presence(stage.clock)
     return Expiring(config, presence, replica="here-00000001", metrics=stage.metrics, clock=stage.clock)
+
+
+def _turns(stage: Aging, path: Path) -> AbstractAsyncContextManager[Turns]:
+    return turns_over(stage.store, _config(path), "here-00000001", metrics=stage.metrics, clock=stage.clock)
 
 
 async def test_leaving_writes_down_what_was_used(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ async def test_where_nothing_expires_nothing_is_written(tmp_path: Path, settings
     [
         ("nothing", "done"),
         ("somebody else has the lease", "busy"),
-        ("somebody has looked", "busy"),
+        ("somebody has looked", "early"),
         ("a record cannot be read", "blocked"),
         ("the store fails", "failed"),
     ],
@@ -89,8 +93,9 @@ async def test_a_replica_takes_its_turn_as_the_janitor(tmp_path: Path, happens: 
         old.store("msrcache/replicas/dead", b"{}")
         stage.clock.advance(1000 if happens == "somebody has looked" else 7200)
         expiring = _expiring(stage, _config(tmp_path))
-        turns = _taken if happens == "somebody else has the lease" else undisputed
-        assert await expiring._took_turn(stage.store, turns) == result
+        async with _turns(stage, tmp_path) as turns:
+            asked = _taken if happens == "somebody else has the lease" else turns
+            assert await expiring._took_turn(stage.store, asked) == result
         assert ("msrcache/replicas/dead" in old.objects) == (result != "done")
 
 
@@ -108,7 +113,8 @@ async def test_without_terms_only_litter_goes(tmp_path: Path) -> None:
         stage.clock.advance(10 * DAY)
         config = _config(tmp_path, delete=False)
         expiring = _expiring(stage, config)
-        assert await expiring._took_turn(stage.store, undisputed) == "done"
+        async with _turns(stage, tmp_path) as turns:
+            assert await expiring._took_turn(stage.store, turns) == "done"
         assert stage.keys("docker/") == sorted([blob_key(digest), layer_link(A, digest)])
         assert stage.keys("msrcache/") == [LOOKED]
 

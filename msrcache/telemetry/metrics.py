@@ -217,7 +217,7 @@ TABLE: tuple[Row, ...] = (
     _counter(
         "janitor_runs_total",
         "runs",
-        "Looks for what has expired: done, busy (another replica looked), blocked or failed.",
+        "Looks for what has expired: done, busy (another one looks), early (one has just looked), blocked or failed.",
         "result",
     ),
     _gauge(

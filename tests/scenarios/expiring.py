@@ -29,9 +29,10 @@ SETTINGS = """\
   belief: 1s
   journal: 200ms
   expiry: {interval: 500ms}
-  redirect: {lifetime: 5s}
+  redirect: {lifetime: 6s}
 """
-PAUSES = ((3.0, 7.0), (13.0, 20.0))
+LIFETIME = 6.0
+PAUSES = ((3.0, 8.0), (14.0, 20.0))
 """Seconds after which a blob was condemned, and after which it was deleted."""
 
 
@@ -44,6 +45,7 @@ class Play:
     bucket: Bucket
     chance: random.Random
     pulls: int = 0
+    late: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -67,7 +69,7 @@ class Play:
         sent = len(self.bucket.ledger)
         return (
             f"{self.pulls} pulls ({sent} by URL), {self.deletions} deletions, {self.rescues} rescues,"
-            f" {self.refills} refills, {len(self.failures)} failures"
+            f" {self.refills} refills, {len(self.failures)} failures, {self.late} came too late"
         )
 
     async def run_until(self, *, deletions: int, rescues: int, refills: int, within: float) -> None:
@@ -109,10 +111,16 @@ class Play:
         replica = self.chance.choice(self.replicas)
         url = f"http://127.0.0.1:{port_of(replica)}{path}"
         try:
-            async with session.get(url) as answer:
-                data = await answer.read()
+            async with session.get(url, allow_redirects=False) as answer:
+                data, sent = await answer.read(), time.monotonic()
+            if answer.status == 307:
+                async with session.get(answer.headers["Location"]) as answer:
+                    data = await answer.read()
         except aiohttp.ClientError as error:
             self.failures.append(f"{path}: {error!r}")
+            return
+        if answer.status in (403, 404) and time.monotonic() - sent > LIFETIME / 2:
+            self.late += 1  # by the fault of this machine: the URL had ended
             return
         self.pulls += 1
         if answer.status != 200:
