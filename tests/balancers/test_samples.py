@@ -238,9 +238,11 @@ async def test_a_replica_that_is_not_ready_gets_nothing(stand: Stand) -> None:
     one = stand.replicas[0]
     away = one.folder / f"{one.name}.away"
     away.touch()
-    await until(lambda: only(stand, "two"), what="the balancer to leave a replica that is not ready")
+    await until(
+        lambda: only(stand, "two"), what="the balancer to leave a replica that is not ready", seconds=60
+    )
     away.unlink()
-    await until(lambda: answered_by(stand, "one"), what="the balancer to take it back")
+    await until(lambda: answered_by(stand, "one"), what="the balancer to take it back", seconds=60)
 
 
 async def replica_of(session: aiohttp.ClientSession) -> str:

@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from tests.stage import clients, images
-from tests.stage.clients import run
 from tests.stage.engines import Docker
 from tests.stage.imagebuild import build_image
 from tests.stage.process import answers, free_port, until
@@ -113,14 +112,3 @@ async def test_it_carries_what_it_may_need(docker: Docker, built: str) -> None:
     shell = "id -u; pwd; test -w /opt/msrcache || echo sealed; touch /var/lib/registry/x && echo writable"
     said = await docker("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", built, "-c", shell)
     assert said.out.split() == [str(NON_ROOT), "/", "sealed", "writable"]
-
-
-async def test_the_compose_file_is_sound() -> None:
-    """docker-compose accepts the file; a missing UPSTREAM is said."""
-    program, file = need("docker-compose"), Path(__file__).parents[2] / "docker-compose.yml"
-    accepted = await run(program, "-f", file, "config", env={"UPSTREAM": "https://msr.example.com"})
-    assert accepted.code == 0, accepted.err
-    assert "read_only: true" in accepted.out
-    refused = await run(program, "-f", file, "config", env={"UPSTREAM": ""})
-    assert refused.code != 0
-    assert "set UPSTREAM" in refused.err

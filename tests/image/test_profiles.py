@@ -42,17 +42,17 @@ async def test_each_store_has_a_profile(store: str) -> None:
         "args": {"BASE_IMAGE": "base.example.com/python:3", "STORE": store},
     }
     assert emulator["ports"] == ["127.0.0.1:5000:5000/tcp"]
-    assert cache["depends_on"] == {store: {"condition": "service_healthy"}}
+    healthy = {"condition": "service_healthy"}
+    assert cache["depends_on"] == {store: healthy, "upstream": healthy}
     assert cache["volumes"] == emulator["volumes"] == [f"{store}:/shared:rw"]
 
 
 async def test_every_profile_is_a_store_that_make_run_knows() -> None:
-    """And what is started without a profile is the cache on its volume, alone."""
-    file = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
-    assert {name for service in file["services"].values() for name in service.get("profiles", ())} == set(
-        EMULATORS
-    )
-    assert [name for name, service in file["services"].items() if "profiles" not in service] == ["cache"]
+    """And one is a single replica on its volume, alone."""
+    file = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
+    profiles = {name for service in file.values() for name in service.get("profiles", ())}
+    assert profiles == {*EMULATORS, "one"}
+    assert [name for name, service in file.items() if service.get("profiles") == ["one"]] == ["cache"]
 
 
 async def test_the_stand_in_says_what_it_is() -> None:
@@ -91,6 +91,7 @@ async def profile(docker: Docker, store: str, folder: Path, upstream: str) -> As
     found = await services(store, folder / "docker-compose.yml", env)
     del found[store]["ports"]
     found[store]["network_mode"] = found[f"on-{store}"]["network_mode"] = "host"
+    found[f"on-{store}"]["depends_on"] = {store: {"condition": "service_healthy"}}
     found[f"on-{store}"].pop("ulimits", None)  # a daemon in a sandbox may have fewer descriptors itself
     found[f"on-{store}"]["environment"] = {
         "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",

@@ -1,6 +1,7 @@
 """What `make run` starts: the cache on loopback and, where no upstream is named, something to pull.
 
     python -m tests.stage.demo [--port 5000] [--upstream https://msr.example.com] [--store s3]
+    python -m tests.stage.demo --registry 0.0.0.0:5000     # the demonstration registry alone, for docker-compose.yml
 
 The demonstration registry and the emulators of stores are the tests' own; they are no part of the product.
 """
@@ -185,6 +186,19 @@ async def _until_over(
     return 0
 
 
+async def registry_alone(place: str) -> int:
+    """The demonstration registry at host:port until it is told to end."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    host, _, port = place.rpartition(":")
+    image = await asyncio.to_thread(demonstration_image)
+    async with shelf({(REPOSITORY, TAG): image}, int(port), host=host) as url:
+        print(f"DEMONSTRATION REGISTRY with {REPOSITORY}:{TAG} at {url}", flush=True)
+        await stopping.wait()
+    return 0
+
+
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description="msrcache on loopback, with something to pull")
@@ -192,7 +206,10 @@ def main() -> int:
     parser.add_argument("--upstream", default="", help="URL of the registry to cache; none: a demonstration")
     parser.add_argument("--store", default="", help=f"{FILESYSTEM} (the default), {', '.join(EMULATORS)}")
     parser.add_argument("--folder", type=Path, help="of the blobs of a file system; default: below ./var")
+    parser.add_argument("--registry", default="", help="host:port: the demonstration registry alone")
     options = parser.parse_args()
+    if options.registry:
+        return asyncio.run(registry_alone(options.registry))
     folder = options.folder or PROJECT / "var" / ("upstream" if options.upstream else "demo")
     wanted = Wanted(options.port, options.upstream, options.store or FILESYSTEM, folder)
     try:

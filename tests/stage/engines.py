@@ -73,31 +73,35 @@ class Docker:
 
 @contextlib.asynccontextmanager
 async def docker_daemon(
-    *, insecure: Sequence[str] = (), mirrors: Sequence[str] = ()
+    *, insecure: Sequence[str] = (), mirrors: Sequence[str] = (), inside: Sequence[str | Path] = ()
 ) -> AsyncIterator[Docker]:
-    """A Docker daemon; loopback registries may speak plain HTTP anyway. mirrors are URLs for docker.io."""
+    """A Docker daemon; loopback registries may speak plain HTTP anyway. mirrors are URLs for docker.io.
+
+    `inside` is how a program is started in a network of its own: there it makes bridges and firewall rules as it
+    always does.
+    """
     need_root()
     program = need("dockerd")
     need("containerd")
     with engine_folder() as folder:
         socket = folder / "docker.sock"
-        settings = {
+        settings: dict[str, object] = {
             "data-root": str(folder / "data"),
             "exec-root": str(folder / "exec"),
             "pidfile": str(folder / "docker.pid"),
             "hosts": [f"unix://{socket}"],
             "insecure-registries": list(insecure),
             "registry-mirrors": list(mirrors),
-            "bridge": "none",
-            "iptables": False,
         }
+        if not inside:
+            settings |= {"bridge": "none", "iptables": False}
         (folder / "docker.json").write_text(json.dumps(settings))
 
         async def ready() -> bool:
             env = {"DOCKER_HOST": f"unix://{socket}"}
             return socket.exists() and (await run(need("docker"), "version", env=env, seconds=20)).code == 0
 
-        argv: list[str | Path] = [program, "--config-file", folder / "docker.json"]
+        argv: list[str | Path] = [*inside, program, "--config-file", folder / "docker.json"]
         async with running("dockerd", argv, ready=ready, log=folder / "log", env=_daemon_path()) as daemon:
             yield Docker(socket, folder, daemon)
 

@@ -35,9 +35,9 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-async def base_archive() -> Path:
-    """A tar archive of a small Debian with Python, for `docker import`; takes a minute when it is new."""
-    argv: list[str | Path] = ["--variant=minbase", f"--include={PACKAGES}"]
+async def base_archive(*more: str) -> Path:
+    """A tar archive of a small Debian with Python and more packages, for `docker import`; takes a minute when new."""
+    argv: list[str | Path] = ["--variant=minbase", f"--include={','.join((PACKAGES, *more))}"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
     target = cache_folder() / f"base-{_hash(SUITE, *map(str, argv))}.tar"
     if not target.exists():
@@ -102,9 +102,9 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-async def import_base(docker: Docker) -> str:
-    """The base, known to the daemon by the name that is returned."""
-    await docker("import", await base_archive(), BASE, seconds=300)
+async def import_base(docker: Docker, *more: str) -> str:
+    """The base, with more packages in it, known to the daemon by the name that is returned."""
+    await docker("import", await base_archive(*more), BASE, seconds=300)
     return BASE
 
 

@@ -76,8 +76,10 @@ def _unknown(code: str, what: str) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def shelf(images: Mapping[tuple[str, str], Image], port: int) -> AsyncIterator[str]:
-    """Serves the images, by (repository, tag), on the loopback port; yields the registry's URL."""
+async def shelf(
+    images: Mapping[tuple[str, str], Image], port: int, *, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
+    """Serves the images, by (repository, tag), on the port of loopback or another host; yields the registry's URL."""
     stand = Shelf(images)
     app = web.Application()
     app.router.add_get("/v2/", stand.ping)
@@ -87,7 +89,7 @@ async def shelf(images: Mapping[tuple[str, str], Image], port: int) -> AsyncIter
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield f"http://127.0.0.1:{port}"
+        await web.TCPSite(runner, host, port).start()
+        yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
