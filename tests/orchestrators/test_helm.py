@@ -191,8 +191,9 @@ async def test_secrets_are_yours(tmp_path: Path) -> None:
 
 async def test_only_replicas_reach_the_peer_port(tmp_path: Path) -> None:
     """The network policy lets clients to the registry, and nobody but replicas to where they follow each other."""
-    policy = the(await shape(tmp_path, {}), "NetworkPolicy")["spec"]
-    (peers,) = [rule["from"] for rule in policy["ingress"] if rule["ports"] == [{"port": "peer"}]]
+    policy = the(await shape(tmp_path, {"workers": 4}), "NetworkPolicy")["spec"]
+    ports = [{"port": 5005, "endPort": 5008}]
+    (peers,) = [rule["from"] for rule in policy["ingress"] if rule["ports"] == ports]
     assert peers == [{"podSelector": policy["podSelector"]}]
 
 

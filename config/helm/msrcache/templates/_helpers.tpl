@@ -18,6 +18,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "msrcache.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
+{{/* The ports on which replicas follow each other: one for each worker. */}}
+{{- define "msrcache.peerPorts" -}}
+[{port: {{ .Values.peer.port }}, endPort: {{ sub (add .Values.peer.port .Values.workers) 1 }}}]
+{{- end }}
+
 {{- define "msrcache.probe" -}}
 httpGet:
   path: {{ .path }}
@@ -111,6 +116,7 @@ spec:
         - {name: REGISTRY_HTTP_DRAINTIMEOUT, value: {{ .Values.drain.timeout | quote }}}
         - {name: REGISTRY_CACHE_DRAIN_DELAY, value: {{ .Values.drain.delay | quote }}}
         - {name: REGISTRY_CACHE_METRICS_ADDR, value: {{ printf ":%v" .Values.metrics.port | quote }}}
+        - {name: REGISTRY_CACHE_WORKERS, value: {{ .Values.workers | quote }}}
         - {name: REGISTRY_CACHE_PEER_ADDR, value: {{ printf ":%v" .Values.peer.port | quote }}}
         - {name: REGISTRY_CACHE_SPOOL_PATH, value: /var/lib/msrcache/spool}
         - {name: REGISTRY_CACHE_SPOOL_SIZE, value: {{ .Values.spool.size | quote }}}
