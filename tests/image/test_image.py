@@ -43,9 +43,11 @@ async def built(docker: Docker) -> str:
 
 
 @contextlib.asynccontextmanager
-async def container(docker: Docker, image: str, folder: Path, upstream: str, how: str) -> AsyncIterator[int]:
+async def container(
+    docker: Docker, image: str, folder: Path, upstream: str, how: str, *, name: str = "", workers: int = 1
+) -> AsyncIterator[int]:
     """The cache in a container as an operator would harden it; yields its port on loopback."""
-    port, name = free_port(), f"cache-{uuid.uuid4().hex[:8]}"
+    port, name = free_port(), name or f"cache-{uuid.uuid4().hex[:8]}"
     store = folder / "store"
     store.mkdir()
     os.chown(store, NON_ROOT, NON_ROOT)
@@ -55,6 +57,7 @@ async def container(docker: Docker, image: str, folder: Path, upstream: str, how
         "http": {"addr": f"127.0.0.1:{port}"},
         "storage": {"filesystem": {"rootdirectory": "/var/lib/registry"}},
         "proxy": {"remoteurl": upstream},
+        "cache": {"workers": workers, "drain": {"delay": "0s"}},
     }
     config.write_text(json.dumps(settings))
     config.chmod(0o644)
@@ -102,6 +105,50 @@ async def test_images_come_through_the_container(
     for digest in image.all_blobs():
         place = tmp_path / "store/docker/registry/v2/blobs/sha256" / digest[7:9] / digest[7:] / "data"
         assert place.stat().st_uid == NON_ROOT
+
+
+ORPHAN = """
+import os, signal, time
+from pathlib import Path
+workers = Path("/proc/1/task/1/children").read_text().split()
+os.kill(int(workers[0]), signal.SIGKILL)
+if not os.fork():
+    if not os.fork():
+        time.sleep(0.1)
+    os._exit(0)
+print(len(workers))
+"""
+ZOMBIES = "import glob; print(sum(' Z ' in open(path).read() for path in glob.glob('/proc/[0-9]*/stat')))"
+
+
+async def test_several_workers_in_a_container(
+    tmp_path: Path, docker: Docker, built: str, open_registry: RunningRegistry
+) -> None:
+    """The supervisor is PID 1: a killed worker is back, orphans are reaped, SIGHUP is passed on, stop ends with 0."""
+    image, name = images.simple_image(1, seed=6), f"cache-{uuid.uuid4().hex[:8]}"
+    await push(open_registry.url, "lib/crew", image, "1")
+    _open_to_all(tmp_path)
+
+    async def told(words: str, times: int) -> bool:
+        said = await docker("logs", name)
+        return (said.out + said.err).count(words) >= times
+
+    async with container(
+        docker, built, tmp_path, open_registry.url, "config-alone", name=name, workers=2
+    ) as port:
+        await until(lambda: told("msrcache is listening", 2), what="both workers")
+        assert (await docker("exec", name, "python3", "-c", ORPHAN)).out.split() == ["2"]
+        await until(lambda: told("msrcache is listening", 3), what="a worker to be started anew")
+
+        async def reaped() -> bool:
+            return (await docker("exec", name, "python3", "-c", ZOMBIES)).out.split() == ["0"]
+
+        await until(reaped, what="all that ended to be reaped")
+        await docker("kill", "-s", "HUP", name)
+        await until(lambda: told("configuration re-read", 2), what="both workers to re-read")
+        await clients.crane_pull(f"127.0.0.1:{port}/lib/crew:1", tmp_path / "crane")
+        await docker("stop", "-t", "60", name)
+        assert (await docker("inspect", "-f", "{{.State.ExitCode}}", name)).out.strip() == "0"
 
 
 async def test_it_carries_what_it_may_need(docker: Docker, built: str) -> None:
