@@ -1,14 +1,16 @@
-"""A child process that begins with clean signals and never comes back into its parent's code.
+"""Child processes, and the signals of a parent that has no event loop.
 
-The parent must have no thread and no event loop: a fork copies the one thread that calls it, and the locks of all.
+A child begins with clean signals and never comes back into its parent's code. The parent must have no thread and no
+event loop: a fork copies the one thread that calls it, and the locks of all.
 """
 
 import os
 import signal
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
 WAITING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
@@ -17,6 +19,24 @@ WAITING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 def hearing() -> None:
     """The child has handlers of its own: what was sent since the fork arrives now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING)
+
+
+@contextmanager
+def bytes_of(signals: Collection[signal.Signals]) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A pair of sockets: each signal is a byte to be read from the first, and nothing is done in a handler."""
+    wake, wakened = socket.socketpair()
+    for end in (wake, wakened):
+        end.settimeout(0)
+    before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    signal.set_wakeup_fd(wakened.fileno(), warn_on_full_buffer=False)
+    try:
+        yield wake, wakened
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        wake.close()
+        wakened.close()
 
 
 def forked(work: Callable[[], int], *, signals: Collection[signal.Signals]) -> int:

@@ -1,8 +1,8 @@
 """A worker's half of what it and its supervisor say to each other, and the messages themselves.
 
 A message is one packet of a socket pair (SOCK_SEQPACKET): whole or not there, so neither side ever waits for the
-other. The worker says `ready`, `cannot` (with the sentence), `metrics?` and `snapshot`; it hears `snapshot?`,
-`metrics`, `crew` (how many serve) and `hurry`. The end of the socket means that the other side is gone.
+other. The worker says `ready`, `cannot` (with the sentence), `metrics?`, `snapshot` and `alive`; it hears `snapshot?`,
+`metrics`, `crew` (how many serve), `alive?` and `hurry`. The end of the socket means that the other side is gone.
 Not here: when workers are started and ended (workers), what a worker does (assembly).
 """
 
@@ -104,6 +104,8 @@ class Seat:
             sending = asyncio.create_task(self._send(registry))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
+        elif kind == "alive?":
+            say(self._sock, "alive")
         elif kind == "crew":
             self._crew = what
         elif kind == "metrics" and self._asked is not None and not self._asked.done():

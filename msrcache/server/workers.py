@@ -9,7 +9,8 @@ Rules:
 2. Serving: a worker that ends is started anew: at once, then after 1, 2, 4 … 30 s while none lasts a minute.
 3. SIGTERM or SIGINT: all drain, each for itself; nothing is started any more. A second one: all end at once, those that
    cannot are killed. SIGHUP is passed on; later workers start with what was read then.
-4. A worker whose line ends has lost its supervisor, and drains. The supervisor reaps whatever ends, as PID 1 must.
+4. A worker that hangs (watching) is killed, and so started anew.
+5. A worker whose line ends has lost its supervisor, and drains. The supervisor reaps whatever ends, as PID 1 must.
 Not here: what they say (seat), whose metrics make which sum (gathering), what a worker does (serve).
 """
 
@@ -19,14 +20,15 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from msrcache.server.forking import forked
+from msrcache.server.forking import bytes_of, forked
 from msrcache.server.gathering import Gathering
 from msrcache.server.seat import Seat, hear, say
+from msrcache.server.watching import Watch
 from msrcache.telemetry.logs import get_logger
 
 LONGEST: Final = 30.0
@@ -66,8 +68,9 @@ class Supervisor:
         self._due: dict[int, float] = {}
         self._failures = dict.fromkeys(range(1, count + 1), 0)
         self._selector = selectors.DefaultSelector()
-        self._wake, self._wakened = socket.socketpair()
+        self._wake: tuple[socket.socket, ...] = ()
         self._gathering = Gathering()
+        self._watch = Watch()
         self._serving = False
         self._leaving = 0
         self._kill_at = 0.0
@@ -78,7 +81,8 @@ class Supervisor:
     def run(self) -> int:
         """Until all workers have ended after a signal: 0, or 1 where one did not end well. Raises WorkersFailed."""
         gc.freeze()  # what is shared stays shared: no worker's collector writes into it
-        with self._signals():
+        with self._selector, bytes_of(SIGNALS) as self._wake:
+            self._selector.register(self._wake[0], selectors.EVENT_READ, self._signalled)
             for number in range(1, self._count + 1):
                 self._start(number)
             while self._workers or self._due:
@@ -90,25 +94,8 @@ class Supervisor:
             raise WorkersFailed(self._refusal)
         return self._code
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Signals become bytes to be read: nothing is done in a handler."""
-        for end in (self._wake, self._wakened):
-            end.settimeout(0)
-        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        signal.set_wakeup_fd(self._wakened.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._signalled)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(-1)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            for one in (self._selector, self._wake, self._wakened):
-                one.close()
-
     def _signalled(self) -> None:
-        for number in self._wake.recv(4096):
+        for number in self._wake[0].recv(4096):
             if number == signal.SIGHUP:
                 self._reread()
                 self._pass_on(signal.SIGHUP)
@@ -132,11 +119,10 @@ class Supervisor:
 
     # Times.
 
-    def _patience(self) -> float | None:
-        waits = [*self._due.values(), *([self._kill_at] if self._kill_at else [])]
-        if (until := self._gathering.until) is not None:
-            waits.append(until)
-        return max(0.0, min(waits) - time.monotonic()) if waits else None
+    def _patience(self) -> float:
+        waits = [*self._due.values(), self._watch.until]
+        waits += [until for until in (self._kill_at, self._gathering.until) if until]
+        return max(0.0, min(waits) - time.monotonic())
 
     def _in_time(self) -> None:
         now = time.monotonic()
@@ -144,6 +130,9 @@ class Supervisor:
             del self._due[number]
             self._start(number)
         self._gathering.look()
+        for pid in self._watch.hanging():
+            log.error("worker hangs, it is killed", worker=self._workers[pid].number, pid=pid)
+            os.kill(pid, signal.SIGKILL)
         if self._kill_at and self._kill_at <= now:
             self._kill_at = now + ENDED_WITHIN
             self._pass_on(signal.SIGKILL)
@@ -154,7 +143,7 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.settimeout(0)
-        closing = [ours, self._wake, self._wakened, *(one.line for one in self._workers.values())]
+        closing = [ours, *self._wake, *(one.line for one in self._workers.values())]
 
         def be() -> int:
             for sock in closing:
@@ -184,6 +173,7 @@ class Supervisor:
         self._forget(worker.line)
         worker.line.close()
         self._gathering.left(worker.pid)
+        self._watch.left(worker.pid)
         how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit status {code}"
         if self._leaving:
             if code not in (0, -signal.SIGTERM):
@@ -230,6 +220,7 @@ class Supervisor:
         if kind == "ready":
             worker.ready = True
             self._gathering.joined(worker.pid, worker.line)
+            self._watch.joined(worker.pid, worker.line)
             self._serving = self._serving or self._ready == self._count
             self._tell_crew()
         elif kind == "cannot":
@@ -238,6 +229,8 @@ class Supervisor:
             self._gathering.ask(worker.pid)
         elif kind == "snapshot":
             self._gathering.told(worker.pid, told)
+        elif kind == "alive":
+            self._watch.answered(worker.pid)
 
     @property
     def _ready(self) -> int:

@@ -54,6 +54,8 @@ async def test_a_worker_hears_and_answers(pair: Pair) -> None:
     answer = await heard(line)
     assert isinstance(answer, tuple)
     assert answer[0] == "snapshot"
+    say(line, "alive?")
+    assert await heard(line) == ("alive", None)
     say(line, "of a later version")
     say(line, "hurry")
     line.close()

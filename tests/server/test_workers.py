@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -26,8 +27,7 @@ def supervisor() -> Iterator[Supervisor]:
     """One that has started nothing yet."""
     made = Supervisor(2, lambda _: 0, reread=lambda: None)
     yield made
-    for one in (made._selector, made._wake, made._wakened):
-        one.close()
+    made._selector.close()
 
 
 def test_back_off(supervisor: Supervisor) -> None:
@@ -70,3 +70,32 @@ def test_who_ends_before_all_served_ends_it(work: str, words: str) -> None:
     assert said.startswith("said ")
     assert said.endswith(words)
     assert nobody == "nobody"
+
+
+def test_who_hangs_is_killed_and_started_anew() -> None:
+    """A worker that stops itself when it has said that it serves; the next one leaves the ordinary way."""
+    program = (
+        "import os, signal, time\n"
+        "from msrcache.server import watching\n"
+        "from msrcache.server.workers import Supervisor\n"
+        "watching.EVERY = 0.05\n"
+        "def work(seat):\n"
+        "    seat.ready()\n"
+        "    if os.path.exists('been'):\n"
+        "        os.kill(os.getppid(), signal.SIGTERM)\n"
+        "        return 0\n"
+        "    open('been', 'w').close()\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "print('code', Supervisor(1, work, reread=lambda: None).run())\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.stdout.splitlines()[-1] == "code 0", ended.stdout + ended.stderr
+    assert "worker hangs, it is killed" in ended.stdout
