@@ -37,11 +37,11 @@ async def test_two_replicas_on_one_folder(tmp_path: Path) -> None:
 
                 async def seen() -> bool:
                     row = (await fleet(one)).get(two.replica)
-                    return row is not None and row["figures"].get("pulls") == 2
+                    return row is not None and row["figures"].get("pulls") == 2 and row["life"] == "alive"
 
-                await until(seen, what="a replica that is seen with its pulls")
+                await until(seen, what="a replica that is seen alive with its pulls")
                 rows = await fleet(one)
-                assert (rows[one.replica]["life"], rows[two.replica]["life"]) == ("self", "alive")
+                assert rows[one.replica]["life"] == "self"
                 assert rows[two.replica]["figures"]["hits"] == 1
                 assert rows[two.replica]["state"] == "ready"
                 assert (tmp_path / "store" / replica_key(two.replica)).exists()
@@ -78,8 +78,11 @@ async def test_replicas_tell_each_other_over_their_peer_ports(tmp_path: Path) ->
             async def measured() -> bool:
                 return all(value(each, "visibility_lag_seconds_count") >= 2 for each in (one, two))
 
+            async def met() -> bool:
+                return [member.replica for member in one.fleet.alive()] == sorted([one.replica, two.replica])
+
             await until(measured, what="beats that were measured")
-            assert [member.replica for member in one.fleet.alive()] == sorted([one.replica, two.replica])
+            await until(met, what="a fleet of two")
             assert (await pull(one, path)).body == b"content"
             await settled(one)
 

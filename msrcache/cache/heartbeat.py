@@ -53,7 +53,7 @@ SHORTEST: Final = 0.05
 """Seconds; a shorter interval is taken for this one."""
 LISTED: Final = 3
 """Intervals from one listing to the next."""
-LEFT_WITHIN: Final = 2.0
+LEFT_WITHIN: Final = 5.0
 """Seconds that a clean stop waits for the store to forget us, and for the last put before that."""
 
 UNSEEN: Final = "this replica's heartbeat was not stored: the others do not see it"

@@ -17,6 +17,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from msrcache import __version__
+from msrcache.telemetry.zeros import FROM_ZERO
 
 PREFIX = "msrcache_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -342,6 +343,8 @@ class Metrics:
         self.registry = registry or CollectorRegistry(auto_describe=True)
         for row in TABLE:
             setattr(self, row.name, _make(row, self.registry))
+        for name, value in FROM_ZERO:
+            getattr(self, name).labels(value)
         self.build_info.labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
