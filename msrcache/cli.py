@@ -10,27 +10,37 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from msrcache import __version__
+from msrcache.adopt import adopt
 from msrcache.assembly import inspected
 from msrcache.cache.inspect import Part
 from msrcache.checkstorage import check_storage, listen
 from msrcache.config.check import check
 from msrcache.config.fields import check_address
 from msrcache.config.load import load
+from msrcache.config.model import Config
 from msrcache.config.problem import ConfigError
+from msrcache.config.units import parse_size
+from msrcache.evict import evict
 from msrcache.gc import gc
 from msrcache.inquiry import CannotStart
+from msrcache.oci.digest import ALGORITHMS, Digest
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.names import ImageReference
 from msrcache.serve import run
 from msrcache.status import Showing, status
 from msrcache.storage.errors import StorageError
+from msrcache.verify import RATE, verify
 
-COMMANDS = ("serve", "check-config", "check-storage", "inspect", "gc", "status")
+COMMANDS = (
+    *("serve", "check-config", "check-storage", "inspect", "status"),
+    *("gc", "evict", "verify", "adopt"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +104,7 @@ def _looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     expiring.add_argument("--dry-run", action="store_true", help="delete nothing, tell what is due")
     expiring.add_argument("--json", action="store_true", help="print JSON")
     expiring.set_defaults(run=_gc)
+    _store_commands(commands)
     seeing = commands.add_parser(
         "status", help="the replicas on the store: who lives, what they do, what is wrong"
     )
@@ -106,6 +117,32 @@ def _looking(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     seeing.set_defaults(run=_status)
 
 
+def _store_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evicting = commands.add_parser("evict", help="delete an image, or one blob, out of the store at once")
+    evicting.add_argument("wanted", metavar="REFERENCE|DIGEST", type=_wanted)
+    evicting.add_argument("--config", type=Path, help="the configuration that names the store")
+    evicting.add_argument("--json", action="store_true", help="print JSON")
+    evicting.set_defaults(run=_evict)
+    verifying = commands.add_parser("verify", help="hash everything that is stored once more")
+    _configured(verifying)
+    verifying.add_argument(
+        "--repair", action="store_true", help="remove what is wrong: its next use fetches it"
+    )
+    verifying.add_argument(
+        "--rate", metavar="SIZE", type=_size, default=RATE, help="bytes a second, such as 100MB; 0: no limit"
+    )
+    verifying.add_argument("--after", metavar="DIGEST", type=_digest, help="go on behind this one")
+    verifying.add_argument("--json", action="store_true", help="print JSON")
+    verifying.set_defaults(run=_verify)
+    adopting = commands.add_parser("adopt", help="what a store holds that another program filled")
+    _configured(adopting)
+    adopting.add_argument(
+        "--dry-run", action="store_true", required=True, help="the only way: it is served in place"
+    )
+    adopting.add_argument("--json", action="store_true", help="print JSON")
+    adopting.set_defaults(run=_adopt)
+
+
 def _configured(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", type=Path, help="config.yml; default: $REGISTRY_CONFIGURATION_PATH"
@@ -116,6 +153,28 @@ def _configured(parser: argparse.ArgumentParser) -> None:
 def _address(text: str) -> str:
     try:
         return check_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _wanted(text: str) -> ImageReference | Digest:
+    try:
+        algorithm, _, digits = text.partition(":")
+        return Digest(algorithm, digits) if algorithm in ALGORITHMS else ImageReference.parse(text)
+    except RegistryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except RegistryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -191,11 +250,33 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
+    return _on_store(
+        options, lambda config, out: gc(config, dry_run=options.dry_run, as_json=options.json, out=out)
+    )
+
+
+def _evict(options: argparse.Namespace) -> int:
+    return _on_store(
+        options, lambda config, out: evict(config, options.wanted, as_json=options.json, out=out)
+    )
+
+
+def _verify(options: argparse.Namespace) -> int:
+    asked = {"repair": options.repair, "rate": options.rate, "after": options.after, "as_json": options.json}
+    return _on_store(options, lambda config, out: verify(config, out=out, **asked))
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    return _on_store(options, lambda config, out: adopt(config, as_json=options.json, out=out))
+
+
+def _on_store(options: argparse.Namespace, work: Callable[[Config, TextIO], int]) -> int:
+    """Do it with the configuration; what stands in the way is one sentence and 2."""
     out = sys.stdout
     try:
-        config = load(_path(options.config), os.environ, strict=options.strict).config
+        config = load(_path(options.config), os.environ, strict=getattr(options, "strict", False)).config
         with redirect_stdout(sys.stderr):  # as above
-            return gc(config, dry_run=options.dry_run, as_json=options.json, out=out)
+            return work(config, out)
     except (ConfigError, CannotStart) as error:
         _say(str(error))
         return 2

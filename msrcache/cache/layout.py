@@ -126,6 +126,11 @@ def condemned_key(digest: Digest) -> str:
     return f"{CONDEMNED}{digest.algorithm}/{digest.hex}"
 
 
+def quarantine_key(digest: Digest) -> str:
+    """What was found in place of a blob, which was removed for it."""
+    return f"{OURS}quarantine/{digest.algorithm}/{digest.hex}"
+
+
 def digest_of_mark(key: str) -> Digest | None:
     """The blob that a mark is of; None for any other key."""
     algorithm, _, digits = key.removeprefix(CONDEMNED).partition("/")

@@ -37,17 +37,21 @@ class Digests:
     """A set of digests in a third of the memory."""
 
     def __init__(self) -> None:
-        self._raw: set[bytes] = set()
+        self.raw: set[bytes] = set()
 
     def __repr__(self) -> str:
-        return f"<Digests [{len(self._raw)}]>"
+        return f"<Digests [{len(self.raw)}]>"
 
     def __contains__(self, digest: object) -> bool:
-        return isinstance(digest, Digest) and bytes.fromhex(digest.hex) in self._raw
+        return isinstance(digest, Digest) and bytes.fromhex(digest.hex) in self.raw
 
     def add(self, digest: Digest) -> None:
         """Have this one too."""
-        self._raw.add(bytes.fromhex(digest.hex))
+        self.raw.add(bytes.fromhex(digest.hex))
+
+    def lacking(self, other: "Digests") -> int:
+        """How many of these the other has not."""
+        return len(self.raw - other.raw)
 
 
 class Pinned:
