@@ -131,9 +131,7 @@ def table(found: Holdings) -> list[str]:
     ]
     lines = [f"{name:<28} {count:>12,}  {words}".rstrip() for name, count, words in rows]
     if found.schedule:
-        lines.append(
-            f"{SCHEDULE} is there, and left alone: no other program should delete here any more"
-        )
+        lines.append(f"{SCHEDULE} is there, and left alone: no other program should delete here any more")
     if not found.blobs:
         lines.append("nothing stands below docker/registry/v2/blobs/: is this the root of the old registry?")
     return lines
