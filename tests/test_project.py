@@ -82,7 +82,9 @@ def test_the_readmes_configuration_is_right() -> None:
     assert len([line for line in text.splitlines() if line]) == 5
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/operations.md", "docs/architecture.md", "docs/high-availability.md"]
+)
 def test_pages_name_keys_and_metrics_that_exist(page: str) -> None:
     """What a person is told to set or to look at is there: keys in docs/configuration.md, metrics in the table."""
     text = (PROJECT / page).read_text()
