@@ -30,6 +30,7 @@ from msrcache.server.cores import cores
 from msrcache.server.forking import hearing
 from msrcache.server.seat import Seat
 from msrcache.server.workers import Supervisor, WorkersFailed
+from msrcache.storage.drivers import preload
 from msrcache.telemetry.logs import get_logger
 from msrcache.telling import configure_logs
 
@@ -78,6 +79,7 @@ class Crew:
         taken = (config.http.addr, config.http.debug.addr, config.cache.metrics.addr)
         try:
             asyncio.run(prove_free(*(addr for addr in taken if addr)))
+            preload(config.storage)
             log.info("workers are started", version=__version__, workers=self._count)
             return Supervisor(self._count, self._work, reread=self._reread).run()
         except (ListenFailed, WorkersFailed) as error:

@@ -4,6 +4,7 @@ A module has `make(parameters) -> Driver`: it reads its parameters, refuses unkn
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, Protocol
 
@@ -46,6 +47,14 @@ def open_driver(section: Section) -> Driver:
     except ModuleNotFoundError as error:
         raise ParameterError(_missing(section.driver, module, error)) from error
     return driver
+
+
+def preload(section: Section) -> None:
+    """Bring the driver's code in, for processes that are forked later: they share its memory, and one that is forked
+    after the package was replaced does not mix two versions. What is wrong with it is found by whoever opens it.
+    """
+    with suppress(ImportError):
+        import_module(DRIVERS[section.driver])
 
 
 def another(driver: Driver, section: Section) -> Driver:

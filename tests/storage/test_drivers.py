@@ -10,7 +10,7 @@ import pytest
 
 from msrcache.config.storage import DRIVERS as NAMES
 from msrcache.config.storage import StorageSection
-from msrcache.storage.drivers import DRIVERS, another, open_driver
+from msrcache.storage.drivers import DRIVERS, another, open_driver, preload
 from msrcache.storage.filesystem import Filesystem
 from msrcache.storage.memory import Memory
 from msrcache.storage.parameters import ParameterError
@@ -107,3 +107,25 @@ def test_no_sdk_is_imported_unasked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_drivers_can_be_brought_in_before_a_fork() -> None:
+    """Their code, and their SDKs', starts no thread: a fork would copy the locks of one without it."""
+    program = (
+        "import os\n"
+        "from msrcache.config.storage import StorageSection\n"
+        "from msrcache.storage.drivers import preload\n"
+        f"for name in {list(DRIVERS)}:\n"
+        "    preload(StorageSection(driver=name))\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_what_cannot_be_brought_in_is_left_to_who_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence with the missing package comes from there."""
+    monkeypatch.setitem(sys.modules, "msrcache.storage.s3", None)
+    preload(Section("s3"))
