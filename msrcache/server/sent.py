@@ -71,7 +71,10 @@ async def send(
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has left")
-    transport.write(data)
+    try:
+        transport.write(data)
+    except RuntimeError as error:  # uvloop: closed beneath us, before is_closing() says so
+        raise ConnectionResetError("the client has left") from error
     writer = request.writer
     writer.output_size += len(data)  # what the server asks to know whether an answer has begun
     await writer.drain()
