@@ -19,7 +19,7 @@ from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.kitchen import FillSettings, Kitchen
-from msrcache.cache.lease import SoleReplica
+from msrcache.cache.lease import Leases
 from msrcache.cache.links import Links
 from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
@@ -33,6 +33,7 @@ from msrcache.config.model import Config
 from msrcache.expiring import Expiring
 from msrcache.fleet import Membership, Own
 from msrcache.inquiry import CannotStart, Inquiry
+from msrcache.leases import fleet_leases
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
 from msrcache.peering import Peering
@@ -100,6 +101,7 @@ class Application:
         self.freshness: Freshness
         self.redirects: Redirects
         self.local: LocalTier | None = None
+        self.leases: Leases
         self.presence = Presence(self.clock, belief=config.cache.belief)
         self.expiring = Expiring(
             config, self.presence, replica=self.replica, metrics=self.metrics, clock=self.clock
@@ -178,13 +180,15 @@ class Application:
         self.inquiry = await Inquiry.opened(config, metrics=self.metrics, clock=self.clock)
         stack.push_async_callback(self.inquiry.close)
         await self._open_store(stack)
+        health = Health(degraded=self.degraded, checks=Checks(config.health))
+        own = Own(health, self.peering, replica=self.replica, metrics=self.metrics, clock=self.clock)
+        self.leases = leases = fleet_leases(config, self.store, own)
         await stack.enter_async_context(self.expiring.running(self.store))
         await self._open_spool(stack)
         self.local = await self._open_local(stack)
         stack.push_async_callback(self.peering.close)
         await self.peering.open()  # before the first lease, and until after the last
-        health = Health(degraded=self.degraded, checks=Checks(config.health))
-        own = Own(health, self.peering, replica=self.replica, metrics=self.metrics, clock=self.clock)
+        stack.push_async_callback(leases.close)
         self.fleet = Membership(own, self.store, interval=config.cache.heartbeat)
         stack.push_async_callback(self.fleet.close)
         self.pulls = self._pull_through(self.inquiry.fetching)
@@ -306,7 +310,7 @@ class Application:
             links=links,
             presence=self.presence,
             local=self.local,
-            leases=SoleReplica(),
+            leases=self.leases,
             uses=self.expiring.uses,
             news=self.fleet.news,
             peers=self.peering.peers,

@@ -16,7 +16,7 @@ from msrcache.cache.condemned import Condemned
 from msrcache.cache.expiry import Terms
 from msrcache.cache.janitor import Done, Janitor, Policy, wait_of
 from msrcache.cache.leasearrival import LeaseSettings
-from msrcache.cache.leasing import FleetLeases
+from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.cache.ledger import Blocked, Ledger
 from msrcache.cache.litter import tidy
 from msrcache.cache.presence import Presence
@@ -57,7 +57,7 @@ async def turns_over(
     """Named leases in the store; what they wrote is ended on leaving."""
     section = config.cache.lease
     settings = LeaseSettings(ttl=section.ttl, patience=section.patience, threshold=section.threshold)
-    leases = FleetLeases(store, replica, settings=settings, metrics=metrics, clock=clock)
+    leases = FleetLeases(store, Claimant(replica), settings=settings, metrics=metrics, clock=clock)
     try:
         yield leases.named
     finally:

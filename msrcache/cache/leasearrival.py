@@ -49,12 +49,11 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSettings:
-    """Seconds, but for the bytes of the threshold. `follow`: whether other replicas' fills can be followed."""
+    """Seconds, but for the bytes of the threshold."""
 
     ttl: float = 10.0
     patience: float = 2.0
     threshold: int = 1 << 20
-    follow: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ class Climber:
         if step.act is Act.FOLLOW:
             step = after(step, Seen(sign=self._sign))
         step = await self._climbed(step)
-        while step.act is Act.FOLLOW and (self._holder is None or not self._tools.settings.follow):
+        while step.act is Act.FOLLOW and (self._holder is None or not self.record.address):
             step = await self._climbed(after(step, Seen()))  # nobody can follow it: look again, after a while
         return self._told(step)
 

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from msrcache.cache.layout import blob_key, lease_of, named_lease
 from msrcache.cache.lease import Arrival, Undisputed
@@ -45,22 +46,28 @@ class Held:
         await self._beat.lost.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """This process: its name, and host:port of its peer port. Empty: it can't be followed, and follows nobody."""
+
+    replica: str
+    address: Callable[[], str] = str
+
+
 class FleetLeases:
     """Implements Leases over a store that the fleet shares."""
 
     def __init__(
         self,
         store: Store,
-        replica: str,
+        claimant: Claimant,
         *,
         settings: LeaseSettings,
         metrics: Metrics,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self.address = ""
-        """host:port of this process's peer port, once it is open. Empty: nobody can follow its fills."""
-        self.replica = replica
+        self._claimant = claimant
         self._store = store
         self._settings = settings
         self._metrics = metrics
@@ -78,7 +85,7 @@ class FleetLeases:
         )
 
     def __repr__(self) -> str:
-        return f"<FleetLeases {self.replica} [{len(self._held)} under way, {len(self._ending)} ending]>"
+        return f"<FleetLeases {self._claimant.replica} [{len(self._held)} under way, {len(self._ending)} ending]>"
 
     @asynccontextmanager
     async def arrive(self, digest: Digest, *, size: int | None) -> AsyncIterator[Arrival]:
@@ -132,6 +139,8 @@ class FleetLeases:
         """Why nobody is asked; None where the lease is taken."""
         if size is not None and size <= self._settings.threshold:
             return "small"
+        if not self._store.create_is_exclusive:
+            return "inexclusive"
         return None if self._store.writable else "readonly"
 
     async def _present(self, digest: Digest) -> bool:
@@ -146,7 +155,7 @@ class FleetLeases:
         if (task := self._ending.get(lease)) is not None:
             await asyncio.wait({task}, timeout=self._settings.patience)
         nonce = secrets.token_hex(16)
-        record = Record(replica=self.replica, nonce=nonce, address=self.address)
+        record = Record(replica=self._claimant.replica, nonce=nonce, address=self._claimant.address())
         ladder = Ladder(lease=lease, rungs=self._rungs, beating=self._beating, present=present)
         climber = Climber(ladder, record, self._tools)
         self._held[nonce] = lease

@@ -1,14 +1,13 @@
 """Replicas that share one store in memory, each with a clock of its own that only the test turns."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from msrcache.cache.layout import LEASES, blob_key, lease_key, lease_of
 from msrcache.cache.lease import Arrival, Follow, Turn
 from msrcache.cache.leasearrival import LeaseSettings
 from msrcache.cache.leaserecord import Record, decoded
-from msrcache.cache.leasing import FleetLeases
+from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.oci.digest import Digest
 from msrcache.oci.peers import NotFollowed, Sign
 from msrcache.storage.calls import Retries
@@ -72,10 +71,15 @@ class Replica:
             clock=clock,
             settings=StoreSettings(retries=Retries(base=0.0)),
         )
+        self.address = f"{name}:7000"
         self.leases = FleetLeases(
-            self.store, name, settings=settings, metrics=self.metrics, clock=clock, sleep=self.timer.sleep
+            self.store,
+            Claimant(name, lambda: self.address),
+            settings=settings,
+            metrics=self.metrics,
+            clock=clock,
+            sleep=self.timer.sleep,
         )
-        self.leases.address = f"{name}:7000"
 
     def counted(self, name: str, **labels: str) -> float:
         """A metric's value."""
@@ -100,7 +104,7 @@ class Replica:
 class Fleet:
     """Two replicas, whose clocks are a year apart."""
 
-    def __init__(self, **settings: float | bool) -> None:
+    def __init__(self, **settings: float) -> None:
         made = LeaseSettings(**{"ttl": TTL, **settings})  # type: ignore[arg-type]
         self.contents = Contents()
         self.one = Replica("one", self.contents, made, clock=FakeClock())
@@ -129,6 +133,3 @@ def holder_of(turn: Turn) -> str:
     """Which replica is to be followed."""
     assert isinstance(turn, Follow)
     return turn.holder.replica
-
-
-Act = Callable[[], Awaitable[object]]

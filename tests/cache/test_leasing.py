@@ -198,7 +198,8 @@ async def test_the_second_look_finds_what_was_just_stored() -> None:
 
 async def test_without_peers_waiting_works_too() -> None:
     """Where nobody can be followed, an arrival waits until the blob is there, or its holder dead."""
-    fleet = Fleet(follow=False)
+    fleet = Fleet()
+    fleet.other.address = ""
     async with (
         fleet.one.leases.arrive(DIGEST, size=None) as first,
         fleet.other.leases.arrive(DIGEST, size=None) as second,
@@ -217,7 +218,7 @@ async def test_without_peers_waiting_works_too() -> None:
 async def test_a_replica_without_an_address_is_waited_for() -> None:
     """Its own peer port may be off; when it is dead it is succeeded."""
     fleet = Fleet()
-    fleet.one.leases.address = ""
+    fleet.one.address = ""
     async with (
         fleet.one.leases.arrive(DIGEST, size=None) as first,
         fleet.other.leases.arrive(DIGEST, size=None) as second,
@@ -312,6 +313,16 @@ async def test_a_store_that_takes_no_writes_is_not_asked() -> None:
     assert fleet.one.counted("lease_skipped_total", reason="readonly") == 1
 
 
+async def test_a_store_without_exclusive_creates_has_no_leases() -> None:
+    """Of many at once several could win; the driver says so, or the probe has found it out."""
+    fleet = Fleet()
+    fleet.one.store.create_is_exclusive = False
+    async with fleet.one.leases.arrive(DIGEST, size=None) as arrival:
+        assert await arrival.turn() == Fetch()
+    assert fleet.one.sickness.calls == []
+    assert fleet.one.counted("lease_skipped_total", reason="inexclusive") == 1
+
+
 async def test_the_next_arrival_waits_for_the_end_of_the_last() -> None:
     """In one process nobody meets its own record."""
     fleet = Fleet()
@@ -347,39 +358,6 @@ async def test_an_end_that_the_store_refuses_is_told() -> None:
         await settled
     assert any("not ended" in entry["event"] for entry in logs)
     assert len(fleet.rungs()) == 1
-
-
-async def test_work_of_which_there_is_one_in_the_fleet() -> None:
-    """A named lease is had by one; the others are told so at once."""
-    fleet = Fleet()
-    async with fleet.one.leases.named("janitor") as mine:
-        assert mine is not None
-        async with fleet.other.leases.named("janitor") as other:
-            assert other is None
-        assert not mine.lost
-    await fleet.settled()
-    async with fleet.other.leases.named("janitor") as other:
-        assert other is not None
-    await fleet.settled()
-    assert fleet.rungs() == []
-
-
-async def test_a_dead_janitor_is_succeeded() -> None:
-    """By whoever tries twice, the time to live apart; the paused one is told that it lost, and leaves no rung."""
-    fleet = Fleet()
-    async with fleet.one.leases.named("janitor") as paused:
-        assert paused is not None
-        gone = asyncio.create_task(paused.gone())
-        async with fleet.other.leases.named("janitor") as other:
-            assert other is None
-        await fleet.other.timer.advance(TTL)
-        async with fleet.other.leases.named("janitor") as other:
-            assert other is not None
-            await fleet.one.timer.advance(TTL / 4)
-            assert paused.lost
-            await gone
-    await fleet.settled()
-    assert fleet.rungs() == []
 
 
 def _unreached() -> NotFollowed:

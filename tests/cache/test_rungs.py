@@ -10,7 +10,7 @@ import pytest
 from msrcache.cache.layout import LEASES, blob_key
 from msrcache.cache.lease import Arrival, Fetch, Follow, Found, Turn
 from msrcache.cache.leasearrival import LeaseSettings
-from msrcache.cache.leasing import FleetLeases
+from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.oci.digest import Digest
 from msrcache.oci.peers import NotFollowed, Sign
 from msrcache.storage.driver import Driver
@@ -60,12 +60,17 @@ class Fleet:
         ]
         settings = LeaseSettings(ttl=ttl, patience=60.0)
         self.one, self.other = (
-            FleetLeases(store, name, settings=settings, metrics=Metrics(), clock=clock)
+            FleetLeases(
+                store,
+                Claimant(name, lambda: "127.0.0.1:1"),
+                settings=settings,
+                metrics=Metrics(),
+                clock=clock,
+            )
             for store, name, clock in zip(
                 self.stores, ("one", "other"), (SystemClock(), Shifted()), strict=True
             )
         )
-        self.one.address, self.other.address = "one:1", "other:1"
 
     async def publish(self, data: bytes) -> None:
         """The blob is in the store."""
@@ -116,13 +121,12 @@ async def test_one_who_stands_still_is_succeeded(driver: Callable[[], Driver]) -
         still = asyncio.Event()
         fleet.one = FleetLeases(
             fleet.stores[0],
-            "one",
+            Claimant("one", lambda: "127.0.0.1:1"),
             settings=LeaseSettings(ttl=0.3, patience=60.0),
             metrics=Metrics(),
             clock=SystemClock(),
             sleep=lambda _: still.wait(),
         )
-        fleet.one.address = "one:1"
         digest = Digest.of(data)
         async with (
             fleet.one.arrive(digest, size=None) as one,
