@@ -355,3 +355,36 @@ async def test_closing_cuts_and_silence_waits(tmp_path: Path) -> None:
         await staged.port.close()
         await waiting
         assert await other.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "said_so",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT other:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://other/peer/v1/fills/x HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /peer/v1/fills/%0a%00%ff?nonce=%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /peer/v1/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET //peer/v1/fills/x HTTP/1.0\r\n\r\n",
+        b"POST /peer/v1/leases/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+        b"POST /peer/v1/leases/x HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Msrcache-Signature: " + b"\xe9" * 64 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    ],
+)
+async def test_whatever_a_stranger_says(
+    tmp_path: Path, said_so: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused without a trace of a fault, and the port serves on."""
+    async with fleet(tmp_path) as staged:
+        async with client(staged.port) as stranger:
+            await stranger.send(said_so)
+            status, _ = await stranger.heading()
+            assert status in (400, 403)
+        staged.fills.fill(DATA)[1].complete()
+        assert (await send(staged.port, asked())).body == DATA
+        assert len(staged.fills.asked) == 1
+    told = capsys.readouterr()
+    assert "[error" not in told.out + told.err
