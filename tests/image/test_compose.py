@@ -119,7 +119,7 @@ class Fleet:
             said = await self.docker("inspect", "--format", "{{.State.Health.Status}}", container)
             return said.out.strip() == "healthy"
 
-        await until(healthy, what="a replica to be well again", seconds=120)
+        await until(healthy, what="a replica to be well again", seconds=240)
 
 
 def without_ulimits(file: Path) -> None:
@@ -149,7 +149,7 @@ async def fleet(folder: Path) -> AsyncIterator[Fleet]:
                 await up("up", "-d")
                 await until(lambda: answers(f"http://{up.host}/v2/"), what="the fleet", seconds=120)
                 yield up
-            except AssertionError as error:
+            except (AssertionError, ExceptionGroup) as error:
                 raise AssertionError(
                     f"{error}\n{await up('ps')}\n{await up('logs', '--no-color')}"
                 ) from error
@@ -190,13 +190,13 @@ class Pulling:
         while not self.ending:
             self.again += await pull_all(host, image) - len(image.all_blobs())
             self.pulls += 1
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)  # the machine is for the fleet, too
 
     @asynccontextmanager
     async def running(self, host: str, image: images.Image) -> AsyncIterator[None]:
-        """Four of them."""
+        """Two of them."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(4):
+            for _ in range(2):
                 group.create_task(self.keep_on(host, image))
             try:
                 yield

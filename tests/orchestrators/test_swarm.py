@@ -86,6 +86,7 @@ def copied(folder: Path, upstream: str, address: str) -> Path:
     (folder / "cache.key.pem").write_bytes(pair.key.read_bytes())
     config = yaml.safe_load((FOLDER / "config.yml").read_text())
     config["middleware"]["registry"][0]["options"]["upstreams"] = [upstream]
+    config["http"]["secret"] = "of-the-fleet-in-this-test"
     (folder / "config.yml").write_text(json.dumps(config))
     stack = yaml.safe_load((FOLDER / "docker-stack.yml").read_text())
     stack["volumes"]["registry"] = {}
@@ -125,6 +126,16 @@ class Swarm:
         await until(
             lambda: answers(f"https://{self.network.address}/readyz"), what="the node's port", seconds=120
         )
+
+    async def told(self, container: str) -> tuple[str, str, str]:
+        """Where a replica says that others reach it, what that name means there, and the way that leads out."""
+        says = (
+            "import os, socket as s; name = os.environ['REGISTRY_CACHE_PEER_ADVERTISE'].rpartition(':')[0]; "
+        )
+        says += "u = s.socket(s.AF_INET, s.SOCK_DGRAM); u.connect(('192.0.2.1', 9)); "
+        says += "print(name, s.gethostbyname(name), u.getsockname()[0])"
+        name, address, outward = (await self.docker("exec", container, "python3", "-c", says)).out.split()
+        return name, address, outward
 
     async def pull(self, name: str) -> None:
         """With a real client, which looks at the certificate."""
@@ -173,6 +184,11 @@ async def test_labels_decide_where_replicas_are(tmp_path: Path) -> None:
         await one.serves()
         await one.pull("first")
         (before,) = await one.running()
+        name, address, outward = await one.told(before)
+        assert name.startswith("msr-cache_cache.")
+        # The stack's own network, which all nodes are on. The way out is each node's own bridge, which none shares.
+        assert address != outward
+        assert f"{name}:5005" in (await one.docker("logs", before)).err
         await one.docker("service", "update", "--force", "--detach", "msr-cache_cache")
 
         async def replaced() -> bool:
