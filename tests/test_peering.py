@@ -16,7 +16,7 @@ from msrcache.peering import ALONE, Peering
 from msrcache.telemetry.clock import SystemClock
 from msrcache.telemetry.metrics import Metrics
 from tests.scenarios.plays import cache, configuration
-from tests.stage.certificates import authority
+from tests.stage.certificates import KeyPair, authority
 from tests.stage.following import NONCE, Fills, poured
 from tests.stage.scripted import scripted
 
@@ -36,9 +36,19 @@ def peering(
     return Peering(config, metrics=Metrics(), clock=SystemClock())
 
 
-async def test_replicas_with_one_secret_follow(tmp_path: Path) -> None:
-    """By the address that is advertised, from the first byte to the last."""
-    one, other, fills = peering(tmp_path), peering(tmp_path), Fills(tmp_path)
+def with_tls(folder: Path) -> tuple[str, KeyPair]:
+    """Lines of the cache section with a certificate that names nobody, and its files."""
+    fleet = authority(folder / "fleet")
+    pair = fleet.issue("one", "nobody.example.com")
+    tls = f"{{certificate: {pair.certificate}, key: {pair.key}, ca: [{fleet.bundle}]}}"
+    return f"  peer: {{addr: '127.0.0.1:0', tls: {tls}}}\n", pair
+
+
+@pytest.mark.parametrize("encrypted", ["plain", "tls"])
+async def test_replicas_with_one_secret_follow(tmp_path: Path, encrypted: str) -> None:
+    """By the address that is advertised, from the first byte to the last; with certificates of one authority too."""
+    more = with_tls(tmp_path)[0] if encrypted == "tls" else LOOPBACK
+    one, other, fills = peering(tmp_path, more=more), peering(tmp_path, more=more), Fills(tmp_path)
     await one.open()
     await other.open()
     try:
@@ -149,10 +159,7 @@ async def test_draining_lets_followers_end(tmp_path: Path) -> None:
 
 async def test_certificates_that_do_not_load(tmp_path: Path) -> None:
     """The start says which; a reload keeps what there was."""
-    fleet = authority(tmp_path / "fleet")
-    pair = fleet.issue("one")
-    tls = f"{{certificate: {pair.certificate}, key: {pair.key}, ca: [{fleet.bundle}]}}"
-    more = f"  peer: {{addr: '127.0.0.1:0', tls: {tls}}}\n"
+    more, pair = with_tls(tmp_path)
     loaded = parse(configuration(tmp_path, NOWHERE, more=more), "config.yml", SECRET)
     async with Application(loaded.config).running() as application:
         pair.key.write_text("no key")
