@@ -304,3 +304,38 @@ async def test_one_worker_has_no_supervisor(tmp_path: Path) -> None:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             with pytest.raises(OSError, match="in use"):
                 other.bind(("127.0.0.1", running.port))
+
+
+async def test_two_workers_fetch_a_blob_once(tmp_path: Path) -> None:
+    """Both are asked for a blob that is not there: one fills, the other follows it over its peer port."""
+    async with scripted() as upstream, crew(tmp_path, upstream) as running, AsyncExitStack() as stack:
+        path, hold, data = held(upstream, 40)
+        clients = []
+        for worker in running.workers:
+            client = await stack.enter_async_context(pulling_at(running, worker, path))
+            assert await client.take(K) == data[:K]
+            clients.append(client)
+        hold.go.set()
+        for client in clients:
+            assert await client.rest() == data[K:]
+        assert [line for line in upstream.lines if line.startswith("GET")] == [f"GET {path}"]
+        followed = 'msrcache_pulls_total{kind="blob",outcome="followed",status="200"}'
+        assert await counted(running, followed) == 1
+
+
+async def test_a_worker_that_dies_while_it_fills_is_succeeded(tmp_path: Path) -> None:
+    """The client of the worker that followed it notices nothing: the rest comes from the upstream, from byte k on."""
+    async with scripted() as upstream, crew(tmp_path, upstream) as running:
+        path, _, data = held(upstream, 41)
+        holder, follower = running.workers
+        async with (
+            pulling_at(running, holder, path) as cut,
+            pulling_at(running, follower, path) as whole,
+        ):
+            assert await cut.take(K) == data[:K]
+            assert await whole.take(K) == data[:K]
+            os.kill(holder, signal.SIGKILL)
+            assert await cut.rest() == b""
+            assert await whole.rest() == data[K:]
+        asked = [line for line in upstream.lines if line.startswith("GET")]
+        assert asked == [f"GET {path}", f"GET {path} bytes={K}-"]
