@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import structlog
+from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
 from tests.stage.azureservice import RunningAzure, azurite
@@ -24,6 +26,21 @@ def _log_as_it_was() -> Iterator[None]:
     """What a test configures of the log ends with it."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_once() -> Iterator[None]:
+    """What the SDK of S3 reads from its files is read once, not for each of some hundred drivers."""
+    load, read = JSONFileLoader.load_file, dict[str, Any]()
+
+    def load_file(self: JSONFileLoader, path: str) -> Any:
+        if path not in read:
+            read[path] = load(self, path)
+        return read[path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", load_file)
+        yield
 
 
 @pytest.fixture

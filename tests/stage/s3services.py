@@ -1,6 +1,7 @@
 """Real S3 services on a folder: versitygw and MinIO. Each is an async context that yields a `RunningS3`."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.stage.tools import need
 KEY = "testadmin"
 SECRET = "testsecret123"
 REGION = "us-east-1"
+
+_session = functools.cache(get_session)
+"""The SDK reads megabytes for each session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,6 @@ async def _service(
     async with running(name, argv(host, data), ready=ready, log=log, env=env) as process:
         keys = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
         verify = None if ca is None else str(ca.bundle)
-        client = get_session().create_client("s3", REGION, endpoint_url=url, verify=verify, **keys)
+        client = _session().create_client("s3", REGION, endpoint_url=url, verify=verify, **keys)
         with contextlib.closing(client):
             yield RunningS3(url, data, process, client, ca)
