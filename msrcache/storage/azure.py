@@ -20,13 +20,12 @@ import asyncio
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 
-from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
-from msrcache.sockets.bodies import body_of
+from msrcache.oci.ranges import Span
+from msrcache.storage.authority import warn_unverified
 from msrcache.storage.azurecontainer import PIECE, Answer, Container, info_of, md5_of, size_of
 from msrcache.storage.azurecredentials import check_installed
 from msrcache.storage.azureerrors import NAME, AlreadyThere, NotImplementedThere, OutOfRange
@@ -36,8 +35,9 @@ from msrcache.storage.azuresituation import told
 from msrcache.storage.azureupload import AzureUpload, Sent
 from msrcache.storage.calls import Retries
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.storage.resumed import Found, Resuming, asking_for, brought
 from msrcache.telemetry.logs import get_logger
 
 BULK: Final = 256
@@ -45,9 +45,6 @@ BULK: Final = 256
 
 AT_ONCE: Final = 16
 """Deletes at once where the service knows no batches."""
-
-RESUMES: Final = 3
-"""How often a body is asked for again without having brought a byte."""
 
 log = get_logger(__name__)
 
@@ -57,10 +54,7 @@ def make(given: Mapping[str, object]) -> "Azure":
     found = parameters(given)
     check_installed(found.identity)
     if found.skipverify:
-        log.warning(
-            "storage.azure.skipverify is on: whoever can reach the network between here and the service can read and"
-            " change everything that is stored; give the authority as storage.azure.ca instead"
-        )
+        warn_unverified(NAME)
     return Azure(found)
 
 
@@ -99,7 +93,7 @@ class Azure:
                 size = (await self.stat(key)).size if error.size is None else error.size
                 raise RangeNotSatisfiable(self.name, key, size=size) from error
             content = _found(key, answer, span)
-            chunks = self._chunks(key, content, response, stack)
+            chunks = self._resuming(key).body(content, response)
             async with aclosing(chunks):
                 yield StreamContent(content.info, content.span, chunks)
 
@@ -202,66 +196,30 @@ class Azure:
                 if below or not name.startswith("/"):
                     yield self.container.names.key(name), _item(blob)
 
-    async def _chunks(
-        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes | memoryview, None]:
-        """The body; where its connection breaks, the rest of it from another."""
-        offset, stop, barren = content.span.start, content.span.stop, 0
-        while offset < stop:
-            cause: Exception | None = None
-            try:
-                async for chunk in body_of(response):
-                    offset, barren = offset + len(chunk), 0
-                    yield chunk if offset <= stop else chunk[: stop - offset]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                cause = error
-            if offset < stop:
-                barren += 1
-                if barren > RESUMES:
-                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
-                response = await stack.enter_async_context(
-                    self._rest(key, Span(offset, stop), content.info.etag)
-                )
-
-    @asynccontextmanager
-    async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        try:
-            async with self.container.get(key, span=_range(span), etag=etag) as (_, response):
+    def _resuming(self, key: str) -> Resuming:
+        @asynccontextmanager
+        async def rest(span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+            async with self.container.get(key, span=asking_for(span), etag=etag) as (_, response):
                 yield response
-        except AlreadyThere as error:
-            text = "another object was put there while this one was read"
-            raise StorageError(self.name, key, error, text) from error
 
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    info: ObjectInfo
-    span: Span
+        return Resuming(NAME, key, rest, replaced=AlreadyThere)
 
 
 def _range(span: Span | None) -> str | None:
-    # An empty span asks for a byte all the same: whether it starts within the object, only the service knows.
-    return None if span is None else f"bytes={span.start}-{max(span.start, span.stop - 1)}"
+    return None if span is None else asking_for(span)
 
 
-def _found(key: str, answer: Answer, wanted: Span | None) -> _Found:
+def _found(key: str, answer: Answer, wanted: Span | None) -> Found:
     """What the blob is, and which of its bytes come."""
     if wanted is None:
         size = size_of(key, answer)
-        return _Found(info_of(answer, size), Span.whole(size))
-    try:
-        got, total = parse_content_range(answer.get("content-range", ""))
-    except ContentRangeInvalid as error:
-        told = answer.get("content-range", "").rpartition("/")[2]
-        if told.isdigit() and wanted.start >= int(told):  # Azurite: a 206 of "bytes 10-9/10"
-            raise RangeNotSatisfiable(NAME, key, size=int(told)) from error
-        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
-    if total is None:
-        raise StorageError(NAME, key, None, "the service does not say how large the blob is")
-    span = Span(wanted.start, min(wanted.stop, total))
-    if got.start != span.start or got.stop < span.stop:
-        raise StorageError(NAME, key, None, f"the service sent {got} of {total} bytes instead of {span}")
-    return _Found(info_of(answer, total), span)
+        return Found(info_of(answer, size), Span.whole(size))
+    told = answer.get("content-range", "")
+    whole = told.rpartition("/")[2]
+    if whole.isdigit() and wanted.start >= int(whole):  # Azurite: a 206 of "bytes 10-9/10"
+        raise RangeNotSatisfiable(NAME, key, size=int(whole))
+    span, total = brought(NAME, key, told, wanted)
+    return Found(info_of(answer, total), span)
 
 
 def _item(blob: Any) -> ObjectInfo:

@@ -17,26 +17,24 @@ parts are read (`parts`), deadlines and retries (`store`).
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Final
 
 import aiohttp
 
-from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
-from msrcache.sockets.bodies import body_of
+from msrcache.oci.ranges import Span
+from msrcache.storage.authority import check_authority, warn_unverified
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import Denied, NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.errors import Denied, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.storage.gcsbucket import ABSENT, PIECE, Bucket, Crc32c, info_of_body, pieces
 from msrcache.storage.gcserrors import NAME, AlreadyThere, OutOfRange
 from msrcache.storage.gcsidentity import Wanted, trust
 from msrcache.storage.gcsparameters import GcsParameters, parameters
 from msrcache.storage.gcssituation import told
 from msrcache.storage.gcsupload import GcsUpload
-from msrcache.storage.parameters import ParameterError
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.storage.resumed import Found, Resuming, asking_for, brought
 from msrcache.telemetry.logs import get_logger
 
 GROWTH: Final = 8
@@ -45,8 +43,6 @@ GROWTH: Final = 8
 DELETES: Final = 16
 """How many objects are deleted at once."""
 
-RESUMES: Final = 3
-"""How often a body is asked for again without having brought a byte."""
 
 log = get_logger(__name__)
 
@@ -55,12 +51,9 @@ def make(given: Mapping[str, object]) -> "Gcs":
     """The driver for these parameters. Raises ParameterError."""
     found = parameters(given)
     if found.ca:
-        _check_authority(found.ca)
+        check_authority(NAME, found.ca, trust)
     if found.skipverify:
-        log.warning(
-            "storage.gcs.skipverify is on: whoever can reach the network between here and the service can read and"
-            " change everything that is stored; give the authority as storage.gcs.ca instead"
-        )
+        warn_unverified(NAME)
     if found.endpoint.startswith("http://"):
         log.warning(
             "storage.gcs.endpoint is not encrypted: what is stored, and the tokens that are sent, can be read and"
@@ -68,15 +61,6 @@ def make(given: Mapping[str, object]) -> "Gcs":
             endpoint=found.endpoint,
         )
     return Gcs(found)
-
-
-def _check_authority(path: str) -> None:
-    try:
-        trust(path)
-    except ssl.SSLError:
-        raise ParameterError(f"storage.gcs.ca: {path} holds no PEM certificate") from None
-    except OSError as error:
-        raise ParameterError(f"storage.gcs.ca: {path} cannot be read: {error.strerror}") from error
 
 
 class Gcs:
@@ -113,7 +97,7 @@ class Gcs:
                 size = (await self.stat(key)).size if error.size is None else error.size
                 raise RangeNotSatisfiable(self.name, key, size=size) from error
             content = _found(key, response, span)
-            chunks = self._chunks(key, content, response, stack)
+            chunks = self._resuming(key).body(content, response)
             async with aclosing(chunks):
                 yield StreamContent(content.info, content.span, chunks)
 
@@ -191,64 +175,23 @@ class Gcs:
             await asyncio.to_thread(crc32c.update, data)
         await self.bucket.put(key, pieces(data), len(data), crc32c, over=over)
 
-    async def _chunks(
-        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes | memoryview, None]:
-        """The body; where its connection breaks, the rest of it from another."""
-        offset, stop, barren = content.span.start, content.span.stop, 0
-        while offset < stop:
-            cause: Exception | None = None
-            try:
-                async for chunk in body_of(response):
-                    offset, barren = offset + len(chunk), 0
-                    yield chunk if offset <= stop else chunk[: stop - offset]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                cause = error
-            if offset < stop:
-                barren += 1
-                if barren > RESUMES:
-                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
-                response = await stack.enter_async_context(
-                    self._rest(key, Span(offset, stop), content.info.etag)
-                )
+    def _resuming(self, key: str) -> Resuming:
+        def rest(span: Span, generation: str | None) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            return self.bucket.get(key, range_=asking_for(span), generation=generation)
 
-    @asynccontextmanager
-    async def _rest(
-        self, key: str, span: Span, generation: str | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        try:
-            async with self.bucket.get(key, range_=_range(span), generation=generation) as response:
-                yield response
-        except AlreadyThere as error:
-            text = "another object was put there while this one was read"
-            raise StorageError(self.name, key, error, text) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    info: ObjectInfo
-    span: Span
+        return Resuming(NAME, key, rest, replaced=AlreadyThere)
 
 
 def _range(span: Span | None) -> str:
-    # An empty span asks for a byte all the same: whether it starts within the object, only the service knows.
-    return "" if span is None else f"bytes={span.start}-{max(span.start, span.stop - 1)}"
+    return "" if span is None else asking_for(span)
 
 
-def _found(key: str, response: aiohttp.ClientResponse, wanted: Span | None) -> _Found:
+def _found(key: str, response: aiohttp.ClientResponse, wanted: Span | None) -> Found:
     """What the object is, and which of its bytes come."""
     if wanted is None:
         size = response.content_length
         if size is None:
             raise StorageError(NAME, key, None, "the service does not say how large the object is")
-        return _Found(info_of_body(response.headers, size), Span.whole(size))
-    try:
-        got, whole = parse_content_range(response.headers.get("Content-Range", ""))
-    except ContentRangeInvalid as error:
-        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
-    if whole is None:
-        raise StorageError(NAME, key, None, "the service does not say how large the object is")
-    span = Span(wanted.start, min(wanted.stop, whole))
-    if got.start != span.start or got.stop < span.stop:
-        raise StorageError(NAME, key, None, f"the service sent {got} of {whole} bytes instead of {span}")
-    return _Found(info_of_body(response.headers, whole), span)
+        return Found(info_of_body(response.headers, size), Span.whole(size))
+    span, whole = brought(NAME, key, response.headers.get("Content-Range", ""), wanted)
+    return Found(info_of_body(response.headers, whole), span)

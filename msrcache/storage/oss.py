@@ -16,31 +16,27 @@ reading of OSS. Not here: the SDK (`ossclient`), who we are (`ossidentity`), ref
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 
-from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
-from msrcache.sockets.bodies import body_of
+from msrcache.oci.ranges import Span
+from msrcache.storage.authority import check_authority, warn_unverified
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.ossbucket import PIECE, Answer, Bucket, date_of, info_of, md5_of, size_of
 from msrcache.storage.osserrors import NAME, AlreadyThere, NoSuchUpload, OutOfRange
 from msrcache.storage.ossparameters import OssParameters, parameters
 from msrcache.storage.ossupload import OssUpload, Sent
-from msrcache.storage.parameters import ParameterError
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.storage.resumed import Found, Resuming, brought
 from msrcache.telemetry.logs import get_logger
 
 BULK: Final = 1000
 """Keys in one DeleteMultipleObjects, and in one page of a listing."""
 
-RESUMES: Final = 3
-"""How often a body is asked for again without having brought a byte."""
 
 log = get_logger(__name__)
 
@@ -49,22 +45,10 @@ def make(given: Mapping[str, object]) -> "Oss":
     """The driver for these parameters. Raises ParameterError."""
     found = parameters(given)
     if found.ca:
-        _check_authority(found.ca)
+        check_authority(NAME, found.ca)
     if found.skipverify:
-        log.warning(
-            "storage.oss.skipverify is on: whoever can reach the network between here and the service can read and"
-            " change everything that is stored; give the authority as storage.oss.ca instead"
-        )
+        warn_unverified(NAME)
     return Oss(found)
-
-
-def _check_authority(path: str) -> None:
-    try:
-        ssl.create_default_context().load_verify_locations(path)
-    except ssl.SSLError:
-        raise ParameterError(f"storage.oss.ca: {path} holds no PEM certificate") from None
-    except OSError as error:
-        raise ParameterError(f"storage.oss.ca: {path} cannot be read: {error.strerror}") from error
 
 
 class Oss:
@@ -99,7 +83,7 @@ class Oss:
                 size = (await self.stat(key)).size if error.size is None else error.size
                 raise RangeNotSatisfiable(self.name, key, size=size) from error
             content = _found(key, answer, span)
-            chunks = self._chunks(key, content, response, stack)
+            chunks = self._resuming(key).body(content, response)
             async with aclosing(chunks):
                 yield StreamContent(content.info, content.span, chunks)
 
@@ -176,35 +160,13 @@ class Oss:
         body = data if len(data) <= PIECE else _pieces(data)
         await self.bucket.put(key, body, size=len(data), md5=md5, conditional=conditional)
 
-    async def _chunks(
-        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes | memoryview, None]:
-        """The body; where its connection breaks, the rest of it from another."""
-        offset, stop, barren = content.span.start, content.span.stop, 0
-        while offset < stop:
-            cause: Exception | None = None
-            try:
-                async for chunk in body_of(response):
-                    offset, barren = offset + len(chunk), 0
-                    yield chunk if offset <= stop else chunk[: stop - offset]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                cause = error
-            if offset < stop:
-                barren += 1
-                if barren > RESUMES:
-                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
-                response = await stack.enter_async_context(
-                    self._rest(key, Span(offset, stop), content.info.etag)
-                )
-
-    @asynccontextmanager
-    async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        try:
+    def _resuming(self, key: str) -> Resuming:
+        @asynccontextmanager
+        async def rest(span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
             async with self.bucket.get(key, span=span, etag=etag) as (_, response):
                 yield response
-        except AlreadyThere as error:
-            text = "another object was put there while this one was read"
-            raise StorageError(self.name, key, error, text) from error
+
+        return Resuming(NAME, key, rest, replaced=AlreadyThere)
 
     async def _leftovers(self) -> AsyncIterator[tuple[str, str, float, float]]:
         """Key, upload, when it began, and the service's time now."""
@@ -233,27 +195,13 @@ class Oss:
             page = {"part_number_marker": answer.next_part_number_marker}
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    info: ObjectInfo
-    span: Span
-
-
-def _found(key: str, answer: Answer, wanted: Span | None) -> _Found:
+def _found(key: str, answer: Answer, wanted: Span | None) -> Found:
     """What the object is, and which of its bytes come."""
     if wanted is None:
         size = size_of(key, answer)
-        return _Found(info_of(answer, size), Span.whole(size))
-    try:
-        got, total = parse_content_range(answer.get("Content-Range", ""))
-    except ContentRangeInvalid as error:
-        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
-    if total is None:
-        raise StorageError(NAME, key, None, "the service does not say how large the object is")
-    span = Span(wanted.start, min(wanted.stop, total))
-    if got.start != span.start or got.stop < span.stop:
-        raise StorageError(NAME, key, None, f"the service sent {got} of {total} bytes instead of {span}")
-    return _Found(info_of(answer, total), span)
+        return Found(info_of(answer, size), Span.whole(size))
+    span, total = brought(NAME, key, answer.get("Content-Range", ""), wanted)
+    return Found(info_of(answer, total), span)
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -16,20 +16,18 @@ Not here: the SDK (`s3client`), refusals (`s3errors`), how parts are sent (`part
 
 import asyncio
 import random
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 
-from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
-from msrcache.sockets.bodies import body_of
+from msrcache.oci.ranges import Span
+from msrcache.storage.authority import check_authority, warn_unverified
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
-from msrcache.storage.parameters import ParameterError
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.storage.resumed import Found, Resuming, asking_for, brought
 from msrcache.storage.s3bucket import PIECE, Answer, Body, Bucket, date_of, info_of, sha256
 from msrcache.storage.s3errors import NAME, AlreadyThere, Conflict, NoSuchUpload, OutOfRange
 from msrcache.storage.s3parameters import S3Parameters, parameters
@@ -42,8 +40,6 @@ CHANCES: Final = 8
 BULK: Final = 1000
 """Keys in one DeleteObjects."""
 
-RESUMES: Final = 3
-"""How often a body is asked for again without having brought a byte."""
 
 log = get_logger(__name__)
 
@@ -52,22 +48,10 @@ def make(given: Mapping[str, object]) -> "S3":
     """The driver for these parameters. Raises ParameterError."""
     found = parameters(given)
     if found.ca:
-        _check_authority(found.ca)
+        check_authority(NAME, found.ca)
     if found.skipverify:
-        log.warning(
-            "storage.s3.skipverify is on: whoever can reach the network between here and the service can read and"
-            " change everything that is stored; give the authority as storage.s3.ca instead"
-        )
+        warn_unverified(NAME)
     return S3(found)
-
-
-def _check_authority(path: str) -> None:
-    try:
-        ssl.create_default_context().load_verify_locations(path)
-    except ssl.SSLError:
-        raise ParameterError(f"storage.s3.ca: {path} holds no PEM certificate") from None
-    except OSError as error:
-        raise ParameterError(f"storage.s3.ca: {path} cannot be read: {error.strerror}") from error
 
 
 class S3:
@@ -111,7 +95,7 @@ class S3:
                 size = (await self.stat(key)).size if error.size is None else error.size
                 raise RangeNotSatisfiable(self.name, key, size=size) from error
             content = _found(key, answer, span)
-            chunks = self._chunks(key, content, response, stack)
+            chunks = self._resuming(key).body(content, response)
             async with aclosing(chunks):
                 yield StreamContent(content.info, content.span, chunks)
 
@@ -202,36 +186,14 @@ class S3:
             return
         raise AlreadyThere(self.name, key, None, "something stands there already")
 
-    async def _chunks(
-        self, key: str, content: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes | memoryview, None]:
-        """The body; where its connection breaks, the rest of it from another."""
-        offset, stop, barren = content.span.start, content.span.stop, 0
-        while offset < stop:
-            cause: Exception | None = None
-            try:
-                async for chunk in body_of(response):
-                    offset, barren = offset + len(chunk), 0
-                    yield chunk if offset <= stop else chunk[: stop - offset]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                cause = error
-            if offset < stop:
-                barren += 1
-                if barren > RESUMES:
-                    raise Unavailable(self.name, key, cause, f"the body broke at byte {offset} of {stop}")
-                response = await stack.enter_async_context(
-                    self._rest(key, Span(offset, stop), content.info.etag)
-                )
-
-    @asynccontextmanager
-    async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        same = {"IfMatch": etag} if etag else {}
-        try:
-            async with self.bucket.get(key, **_range(span), **same) as (_, response):
+    def _resuming(self, key: str) -> Resuming:
+        @asynccontextmanager
+        async def rest(span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+            same = {"IfMatch": etag} if etag else {}
+            async with self.bucket.get(key, Range=asking_for(span), **same) as (_, response):
                 yield response
-        except AlreadyThere as error:
-            text = "another object was put there while this one was read"
-            raise StorageError(self.name, key, error, text) from error
+
+        return Resuming(NAME, key, rest, replaced=AlreadyThere)
 
     async def _leftovers(self) -> AsyncIterator[tuple[str, str, float, float]]:
         """Key, upload, when it began, and the service's time now."""
@@ -260,32 +222,17 @@ class S3:
             page = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    info: ObjectInfo
-    span: Span
-
-
 def _range(span: Span | None) -> dict[str, str]:
-    # An empty span asks for a byte all the same: whether it starts within the object, only the service knows.
-    return {} if span is None else {"Range": f"bytes={span.start}-{max(span.start, span.stop - 1)}"}
+    return {} if span is None else {"Range": asking_for(span)}
 
 
-def _found(key: str, answer: Answer, wanted: Span | None) -> _Found:
+def _found(key: str, answer: Answer, wanted: Span | None) -> Found:
     """What the object is, and which of its bytes come."""
     if wanted is None:
         size = answer["ContentLength"]
-        return _Found(info_of(answer, size), Span.whole(size))
-    try:
-        got, size = parse_content_range(answer.get("ContentRange", ""))
-    except ContentRangeInvalid as error:
-        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
-    if size is None:
-        raise StorageError(NAME, key, None, "the service does not say how large the object is")
-    span = Span(wanted.start, min(wanted.stop, size))
-    if got.start != span.start or got.stop < span.stop:
-        raise StorageError(NAME, key, None, f"the service sent {got} of {size} bytes instead of {span}")
-    return _Found(info_of(answer, size), span)
+        return Found(info_of(answer, size), Span.whole(size))
+    span, size = brought(NAME, key, answer.get("ContentRange", ""), wanted)
+    return Found(info_of(answer, size), span)
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -18,18 +18,18 @@ Not here: requests (`swiftclient`), names (`swiftcontainer`), refusals (`swifter
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
 
 import aiohttp
 
-from msrcache.oci.ranges import ContentRangeInvalid, Span, parse_content_range
-from msrcache.sockets.bodies import body_of
+from msrcache.oci.ranges import Span
+from msrcache.storage.authority import warn_unverified
 from msrcache.storage.driver import ObjectInfo, StreamContent
-from msrcache.storage.errors import NotFound, RangeNotSatisfiable, StorageError, Unavailable
+from msrcache.storage.errors import NotFound, RangeNotSatisfiable
 from msrcache.storage.parts import PartsWriter, Plan, Uploads
+from msrcache.storage.resumed import Found, Resuming, asking_for, brought
 from msrcache.storage.swiftcontainer import PIECE, Container, Listed, in_turns, info_of, md5_of
 from msrcache.storage.swifterrors import NAME, AlreadyThere, OutOfRange
 from msrcache.storage.swiftparameters import LARGEST_PART, SwiftParameters, parameters
@@ -55,10 +55,7 @@ def make(given: Mapping[str, object]) -> "Swift":
             "storage.swift.rootdirectory has no effect, as in Docker Registry: prefix is what puts names below"
         )
     if found.insecureskipverify:
-        log.warning(
-            "storage.swift.insecureskipverify is on: whoever can reach the network between here and the service can"
-            " read and change everything that is stored; give the authority as storage.swift.ca instead"
-        )
+        warn_unverified(NAME, "insecureskipverify")
     return Swift(found)
 
 
@@ -104,7 +101,7 @@ class Swift:
                 size = (await self.stat(key)).size if error.size is None else error.size
                 raise RangeNotSatisfiable(self.name, key, size=size) from error
             found = _found(key, response.headers, span)
-            chunks = self._chunks(key, found, response, stack)
+            chunks = self._resuming(key).body(found, response)
             async with aclosing(chunks):
                 yield StreamContent(found.info, found.span, chunks)
 
@@ -175,43 +172,12 @@ class Swift:
             return None
         return self.container.place(key), await self.container.segments_of(key, headers)
 
-    async def _chunks(
-        self, key: str, found: "_Found", response: aiohttp.ClientResponse, stack: AsyncExitStack
-    ) -> AsyncGenerator[bytes | memoryview, None]:
-        """The body; where its connection breaks, the rest of it from another."""
-        offset, stop, barren = found.span.start, found.span.stop, 0
-        while offset < stop:
-            with suppress(aiohttp.ClientError, TimeoutError, OSError):  # told by what is asked for next
-                async for chunk in body_of(response):
-                    offset, barren = offset + len(chunk), 0
-                    yield chunk if offset <= stop else chunk[: stop - offset]
-            if offset < stop:
-                response, barren = await self._again(key, found, offset, barren, stack)
+    def _resuming(self, key: str) -> Resuming:
+        def rest(span: Span, etag: str | None) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            same = {"If-Match": etag} if etag else {}
+            return self.container.get(key, {"Range": asking_for(span), **same})
 
-    async def _again(
-        self, key: str, found: "_Found", offset: int, barren: int, stack: AsyncExitStack
-    ) -> tuple[aiohttp.ClientResponse, int]:
-        """The response that goes on there, and how often one was asked for in vain."""
-        cause: BaseException | None = None
-        for number in range(barren, len(RESUMES)):
-            await asyncio.sleep(RESUMES[number])
-            rest = self._rest(key, Span(offset, found.span.stop), found.info.etag)
-            try:
-                return await stack.enter_async_context(rest), number + 1
-            except Unavailable as error:
-                cause = error.cause
-        text = f"the body broke at byte {offset} of {found.span.stop}, and nothing more came"
-        raise Unavailable(self.name, key, cause, text)
-
-    @asynccontextmanager
-    async def _rest(self, key: str, span: Span, etag: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        same = {"If-Match": etag} if etag else {}
-        try:
-            async with self.container.get(key, {**_range(span), **same}) as response:
-                yield response
-        except AlreadyThere as error:
-            text = "another object was put there while this one was read"
-            raise StorageError(self.name, key, error, text) from error
+        return Resuming(NAME, key, rest, replaced=AlreadyThere, pauses=RESUMES, outages=True)
 
 
 class _Pieces:
@@ -225,29 +191,14 @@ class _Pieces:
             yield self._data[start : start + PIECE]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    info: ObjectInfo
-    span: Span
-
-
 def _range(span: Span | None) -> dict[str, str]:
-    # An empty span asks for a byte all the same: whether it starts within the object, only the service knows.
-    return {} if span is None else {"Range": f"bytes={span.start}-{max(span.start, span.stop - 1)}"}
+    return {} if span is None else {"Range": asking_for(span)}
 
 
-def _found(key: str, headers: Mapping[str, str], wanted: Span | None) -> _Found:
+def _found(key: str, headers: Mapping[str, str], wanted: Span | None) -> Found:
     """What the object is, and which of its bytes come."""
     if wanted is None:
         info = info_of(key, headers)
-        return _Found(info, Span.whole(info.size))
-    try:
-        got, size = parse_content_range(headers.get("Content-Range", ""))
-    except ContentRangeInvalid as error:
-        raise StorageError(NAME, key, error, "the service answered a range without saying which") from error
-    if size is None:
-        raise StorageError(NAME, key, None, "the service does not say how large the object is")
-    span = Span(wanted.start, min(wanted.stop, size))
-    if got.start != span.start or got.stop < span.stop:
-        raise StorageError(NAME, key, None, f"the service sent {got} of {size} bytes instead of {span}")
-    return _Found(info_of(key, headers, size), span)
+        return Found(info, Span.whole(info.size))
+    span, size = brought(NAME, key, headers.get("Content-Range", ""), wanted)
+    return Found(info_of(key, headers, size), span)

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from msrcache.cache.kitchen import FillSettings
 from msrcache.cache.layout import blob_key, layer_link
 from msrcache.cache.local import LocalTier
 from msrcache.cache.redirects import LIFETIME, RedirectSettings
@@ -178,7 +179,7 @@ async def test_a_stream_that_breaks_for_good_goes_on_from_a_fill(
 ) -> None:
     """A store that goes away under a pull costs one fetch, not the pull."""
     monkeypatch.setattr(memory, "CHUNK", 10_000)
-    async with cache(tmp_path) as kept:
+    async with cache(tmp_path, settings=FillSettings(verify_timeout=0)) as kept:
         _stored(kept)
         async with kept.pulls.blob(blob_pull(DIGEST, wanted=wanted)) as blob:
             assert blob.outcome is Outcome.HIT
