@@ -30,11 +30,11 @@ UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A replica, how it is seen (self, alive, silent), and how many seconds ago."""
+    """A replica, how it is seen (self, alive, silent), and for how many seconds it has been silent at least."""
 
     record: Record
     life: str
-    seen: float | None
+    silence: float
 
 
 def rows_of(told: Mapping[str, object]) -> Sequence[Row]:
@@ -43,9 +43,8 @@ def rows_of(told: Mapping[str, object]) -> Sequence[Row]:
     rows = []
     for one in listed if isinstance(listed, list) else ():
         if isinstance(one, dict) and isinstance(one.get("replica"), str):
-            seen = one.get("seen")
-            known = seen if isinstance(seen, int | float) else None
-            rows.append(Row(record_of(one["replica"], one), str(one.get("life", "alive")), known))
+            life = str(one.get("life", "alive"))
+            rows.append(Row(record_of(one["replica"], one), life, _number(one, "silence")))
     return rows
 
 
@@ -124,7 +123,7 @@ def _remarks(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if row.life == SILENT:
             yield (
-                f"{row.record.replica} is silent: its heartbeat stopped without a goodbye."
+                f"{row.record.replica} is silent{_for(row.silence)}: its heartbeat stopped without a goodbye."
                 " It was killed, is paused, or cannot write to the store"
             )
     for row in alive:
@@ -137,6 +136,10 @@ def _remarks(rows: Sequence[Row]) -> Iterator[str]:
     versions = sorted({row.record.version for row in alive})
     if len(versions) > 1:
         yield f"{len(versions)} versions run side by side: {', '.join(version or '?' for version in versions)}"
+
+
+def _for(silence: float) -> str:
+    return f" for {span(silence)} at least" if silence >= 1 else ""
 
 
 _BROKEN: Final = "the store is not read-after-write consistent (msrcache check-storage tells more)"

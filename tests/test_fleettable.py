@@ -21,12 +21,20 @@ C = replace(A, replica="node-c-3", address="10.0.0.3:5005", figures={"pulls": 10
 
 def said(*replicas: tuple[Record, str]) -> list[str]:
     """The lines of a fleet."""
-    return list(lines(rows_of(shown([row(*one, 1.0) for one in replicas], seen_by="", heartbeat=5.0))))
+    return list(
+        lines(
+            rows_of(
+                shown([row(*one, seen=1.0, silence=723.0) for one in replicas], seen_by="", heartbeat=5.0)
+            )
+        )
+    )
 
 
 def wrong(*replicas: tuple[Record, str]) -> bool:
     """Whether it deserves a look."""
-    return trouble(rows_of(shown([row(*one, 1.0) for one in replicas], seen_by="", heartbeat=5.0)))
+    return trouble(
+        rows_of(shown([row(*one, seen=1.0, silence=723.0) for one in replicas], seen_by="", heartbeat=5.0))
+    )
 
 
 def test_a_fleet_that_is_well() -> None:
@@ -69,7 +77,7 @@ def test_what_deserves_a_look_is_said_in_words() -> None:
         figures={"violations": 2.0},
     )
     told = "\n".join(said((A, ALIVE), (sick, ALIVE), (C, SILENT)))
-    assert "node-c-3 is silent: its heartbeat stopped without a goodbye" in told
+    assert "node-c-3 is silent for 12m03s at least: its heartbeat stopped without a goodbye" in told
     assert "node-b-2: store: /srv: it is read-only" in told
     assert "node-b-2 missed 2 times what another had just stored" in told
     assert "node-b-2 cannot reach node-a-1: the connection is refused" in told
@@ -118,10 +126,10 @@ def test_another_versions_view_is_shown_as_far_as_it_is_understood() -> None:
     """Strange rows are left out, unknown fields ignored."""
     told = {
         "v": 9,
-        "replicas": [1, {}, {"replica": 1}, {"replica": "x", "life": "asleep", "seen": "now", "new": 1}],
+        "replicas": [1, {}, {"replica": 1}, {"replica": "x", "life": "asleep", "silence": "long", "new": 1}],
     }
     (only,) = rows_of(told)
-    assert (only.record.replica, only.life, only.seen) == ("x", "asleep", None)
+    assert (only.record.replica, only.life, only.silence) == ("x", "asleep", 0.0)
     assert rows_of({"replicas": 7}) == rows_of({}) == []
     assert list(lines([only]))[1].split()[:3] == ["x", "ready", "?"]
 

@@ -57,7 +57,8 @@ class Onlooker:
         quiet = waiting | dead.keys()
         records = found | dead
         self._last = {name: data for name, data in self._last.items() if name in records}
-        return self._shown(records, quiet)
+        silent = {name: newest - stamps[name] for name in quiet if name in records}
+        return self._shown(records, silent)
 
     async def _read(self, replicas: Iterable[str]) -> tuple[dict[str, Record], set[str]]:
         """The records that are there, and whose differed from the last reading."""
@@ -78,6 +79,10 @@ class Onlooker:
         await asyncio.gather(*(one(replica) for replica in replicas))
         return found, changed
 
-    def _shown(self, records: Mapping[str, Record], quiet: set[str]) -> Mapping[str, object]:
-        rows = [row(record, SILENT if name in quiet else ALIVE, 0.0) for name, record in records.items()]
+    def _shown(self, records: Mapping[str, Record], silent: Mapping[str, float]) -> Mapping[str, object]:
+        """`silent`: how much older the stamp of a silent one is than the newest, by the store's own clock."""
+        rows = [
+            row(record, SILENT if name in silent else ALIVE, seen=0.0, silence=silent.get(name))
+            for name, record in records.items()
+        ]
         return shown(rows, seen_by="", heartbeat=self._interval)

@@ -104,6 +104,11 @@ def _looked_at(known: Known) -> float:
     return NEVER if known.read is None else known.read.last
 
 
+def last_life(known: Known) -> float:
+    """When it was last noticed to live: at the latest when its record was first read."""
+    return max(known.changed, NEVER if known.read is None else known.read.first)
+
+
 def can_be_asked(known: Known, patience: float) -> bool:
     """Whether it lives, stays, and says where its peer port is."""
     record = known.record
