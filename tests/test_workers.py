@@ -15,7 +15,7 @@ import pytest
 from tests.scenarios.plays import Pull, opened, pull, stored
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.images import noise
-from tests.stage.process import start, until
+from tests.stage.process import free_port, start, until
 from tests.stage.scripted import Hold, Scripted, Turn, scripted
 from tests.test_serve import PROGRAM, refused, says
 
@@ -274,7 +274,7 @@ async def test_a_worker_that_cannot_start_ends_all_with_its_sentence(tmp_path: P
     config = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(tmp_path / "data")}},
-        "http": {"addr": "127.0.0.1:20001"},
+        "http": {"addr": f"127.0.0.1:{free_port()}"},
         "cache": {"workers": 2, "upstreams": [upstream], "drain": {"delay": "0s"}},
     }
     path = tmp_path / "config.yml"
