@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from msrcache.cache.homerungs import Homes
 from msrcache.cache.layout import blob_key, lease_of, named_lease
 from msrcache.cache.lease import Arrival, Undisputed
 from msrcache.cache.leasearrival import Climber, Ladder, LeaseSettings, Tools
 from msrcache.cache.leasebeat import Beat, Sleep, Watch
 from msrcache.cache.leaserecord import Record
-from msrcache.cache.rungs import StoreRungs
+from msrcache.cache.rungs import Rungs, StoreRungs
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.store import Store
@@ -48,10 +49,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """This process: its name, and host:port of its peer port. Empty: it can't be followed, and follows nobody."""
+    """This process: its name, and host:port of its peer port. Empty: it can't be followed, and follows nobody.
+
+    `homes`: where leases stand if the store's creates are not exclusive; None: then there are none.
+    """
 
     replica: str
     address: Callable[[], str] = str
+    homes: Homes | None = None
 
 
 class FleetLeases:
@@ -71,8 +76,8 @@ class FleetLeases:
         self._store = store
         self._settings = settings
         self._metrics = metrics
-        self._rungs = StoreRungs(store)
-        self._beating = StoreRungs(store.insistent())
+        self._rungs: Rungs = StoreRungs(store)
+        self._beating: Rungs = StoreRungs(store.insistent())
         self._held: dict[str, str] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._watches: dict[str, Watch] = {}
@@ -139,9 +144,20 @@ class FleetLeases:
         """Why nobody is asked; None where the lease is taken."""
         if size is not None and size <= self._settings.threshold:
             return "small"
-        if not self._store.create_is_exclusive:
-            return "inexclusive"
-        return None if self._store.writable else "readonly"
+        if not self._store.writable:
+            return "readonly"
+        return "inexclusive" if self._at_home and self._claimant.homes is None else None
+
+    @property
+    def _at_home(self) -> bool:
+        """Whether leases stand at homes: the driver says so, or the probe has found it out."""
+        return not self._store.create_is_exclusive
+
+    def _ladder(self, lease: str, present: Callable[[], Awaitable[bool]]) -> Ladder:
+        rungs, beating = self._rungs, self._beating
+        if self._at_home and self._claimant.homes is not None:
+            rungs = beating = self._claimant.homes.rungs(lease)
+        return Ladder(lease=lease, rungs=rungs, beating=beating, present=present)
 
     async def _present(self, digest: Digest) -> bool:
         try:
@@ -156,8 +172,7 @@ class FleetLeases:
             await asyncio.wait({task}, timeout=self._settings.patience)
         nonce = secrets.token_hex(16)
         record = Record(replica=self._claimant.replica, nonce=nonce, address=self._claimant.address())
-        ladder = Ladder(lease=lease, rungs=self._rungs, beating=self._beating, present=present)
-        climber = Climber(ladder, record, self._tools)
+        climber = Climber(self._ladder(lease, present), record, self._tools)
         self._held[nonce] = lease
         try:
             yield climber

@@ -82,5 +82,30 @@ async def test_a_holder_whose_upstream_fails_is_followed_by_the_other(tmp_path: 
     assert rungs(tmp_path) == []
 
 
+async def test_without_exclusive_creates_a_home_keeps_the_leases(tmp_path: Path) -> None:
+    """One fetch all the same; the records stand in a replica's memory, and none in the store."""
+    hold = Hold(1 << 20)
+    async with scripted() as upstream, replicas(tmp_path, upstream, environ=SECRET) as (one, other):
+        for application in (one, other):
+            application.store.create_is_exclusive = False
+            await until(lambda at=application: _sees_both(at), what="replicas that see each other")  # type: ignore[misc]
+        path = upstream.publish_blob(DATA)
+        upstream.script(path, Turn(hold=hold))
+        first = asyncio.create_task(pull(one, path))
+        await hold.reached.wait()
+        second = asyncio.create_task(pull(other, path))
+        await until(lambda: _follows(other), what="a follower")
+        assert rungs(tmp_path) == []
+        hold.go.set()
+        assert (await first).body == (await second).body == DATA
+        await settled(one)
+        await settled(other)
+        assert len([line for line in upstream.lines if line.startswith("GET") and "/blobs/" in line]) == 1
+
+
+async def _sees_both(application: Application) -> bool:
+    return len(application.fleet.alive()) == 2
+
+
 async def _follows(application: Application) -> bool:
     return any(row["source"] not in ("", "upstream", "store") for row in application.pulls.fills.rows())
