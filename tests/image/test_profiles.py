@@ -87,7 +87,9 @@ async def profile(docker: Docker, store: str, folder: Path, upstream: str) -> As
     port = free_port()
     images_ = {"IMAGE": "msrcache:compose", "BASE_IMAGE": await import_base(docker)}
     env = {"UPSTREAM": upstream, "EMULATOR": "msrcache-emulator", **images_}
-    await Composed(docker, folder / "docker-compose.yml", env)("--profile", store, "build")
+    await Composed(docker, folder / "docker-compose.yml", env)(
+        "--profile", store, "build", store, f"on-{store}"
+    )
     found = await services(store, folder / "docker-compose.yml", env)
     del found[store]["ports"]
     found[store]["network_mode"] = found[f"on-{store}"]["network_mode"] = "host"
