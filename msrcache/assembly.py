@@ -187,7 +187,7 @@ class Application:
         self.local = await self._open_local(stack)
         stack.push_async_callback(self.peering.close)
         await self.peering.open()  # before the first lease, and until after the last
-        self.fleet = Membership(own, self.store, interval=config.cache.heartbeat)
+        self.fleet = Membership(own, self.store, interval=config.cache.heartbeat, belief=config.cache.belief)
         stack.push_async_callback(self.fleet.close)
         self.leases = leases = fleet_leases(config, self.store, own, self.fleet.alive)
         stack.push_async_callback(leases.close)

@@ -43,9 +43,9 @@ class Own:
 class Membership:
     """Implements Fleet. Made when the peer port is open; /debug/fleet then shows what it sees."""
 
-    def __init__(self, own: Own, store: Store, *, interval: float) -> None:
+    def __init__(self, own: Own, store: Store, *, interval: float, belief: float) -> None:
         self._own = own
-        self.news = News(self._violated, own.clock)
+        self.news = News(self._violated, own.clock, belief=belief)
         metrics, clock = own.metrics, own.clock
         self.heartbeat = Heartbeat(
             store, self._myself().record, replica=own.replica, interval=interval, metrics=metrics, clock=clock

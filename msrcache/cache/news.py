@@ -16,7 +16,7 @@ from msrcache.oci.digest import Digest
 from msrcache.telemetry.clock import Clock, SystemClock
 
 JUST: Final = 60.0
-"""Seconds for which what was published counts as such; nothing is deleted that soon."""
+"""Seconds for which what was published counts as such, at most: nothing expires within `cache.belief`."""
 MOST: Final = 4096
 """Digests that are remembered of each kind; the oldest go."""
 AT_ONCE: Final = 256
@@ -26,8 +26,15 @@ AT_ONCE: Final = 256
 class News:
     """`violated` is called for each miss of something that had been published before it was looked for."""
 
-    def __init__(self, violated: Callable[[Digest], None] | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        violated: Callable[[Digest], None] | None = None,
+        clock: Clock | None = None,
+        *,
+        belief: float = JUST,
+    ) -> None:
         self._violated = violated
+        self._just = min(JUST, belief)
         self._clock = clock or SystemClock()
         self._untold: OrderedDict[Digest, float] = OrderedDict()
         self._published: OrderedDict[Digest, float] = OrderedDict()
@@ -56,7 +63,7 @@ class News:
         """Another replica has published these, each so many seconds ago."""
         now = self._clock.monotonic()
         for digest, age in told:
-            if age > JUST:
+            if age > self._just:
                 continue
             since = now - max(age, 0.0)
             _remember(self._published, digest, since)
@@ -71,7 +78,7 @@ class News:
     def missed(self, digest: Digest, began: float) -> None:
         """The store said that it is not there, asked at `began`."""
         since = self._published.get(digest)
-        if since is not None and since < began <= since + JUST:
+        if since is not None and since < began <= since + self._just:
             self._violation(digest)
         else:
             _remember(self._missed, digest, began)

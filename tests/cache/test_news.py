@@ -60,6 +60,16 @@ def test_what_was_published_long_ago_may_be_deleted_again(stage: Stage) -> None:
     assert stage.violations == []
 
 
+def test_where_content_expires_sooner_the_word_counts_for_less_long(stage: Stage) -> None:
+    """What may have expired since it was published is no violation."""
+    news = News(stage.violations.append, stage.clock, belief=2.0)
+    news.heard([(ONE, 0.0), (OTHER, 2.5)])
+    news.missed(OTHER, news.looking())
+    stage.clock.advance(2.5)
+    news.missed(ONE, news.looking())
+    assert stage.violations == []
+
+
 async def test_what_is_published_here_is_told_once_with_its_age(stage: Stage) -> None:
     """Oldest first, so many at a time; then there is nothing to tell."""
     many = [Digest.of(b"%d" % number) for number in range(AT_ONCE + 1)]
