@@ -12,6 +12,7 @@ Rules:
 3. Everything found in the store is a sighting, by which the next redirect costs no request.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -32,6 +33,8 @@ from msrcache.telemetry.logs import get_logger
 
 BLOB_TYPE = "application/octet-stream"
 ENDLESS = 1 << 62
+BEHIND = 1000
+"""Links on their way into the store."""
 
 log = get_logger(__name__)
 
@@ -57,6 +60,7 @@ class Hits:
         self._local_hits = kitchen.metrics.local_hits_total
         self._redirects = redirects
         self._heal = heal
+        self._linking: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Hits {self._redirects!r}>"
@@ -105,7 +109,23 @@ class Hits:
         if not confirmed:
             await self._upstream.resolve(replace(pull, head=True, range=None))
             pull.right.granted(pull.repository)
-        await self._links.put_layer(pull.repository, pull.digest)
+        await self._link(pull)
+
+    async def settled(self) -> None:
+        """Returns when no link is being written."""
+        while self._linking:
+            await asyncio.wait(self._linking)
+
+    async def _link(self, pull: BlobPull) -> None:
+        """Written behind the answer: a link saves the next caller a question, no byte of this one's waits for it.
+
+        Where as many as BEHIND are on their way, the store sets the pace.
+        """
+        task = asyncio.create_task(self._links.put_layer(pull.repository, pull.digest))
+        self._linking.add(task)
+        task.add_done_callback(self._linking.discard)
+        if len(self._linking) > BEHIND:
+            await asyncio.wait({task})
 
     async def _served(self, pull: BlobPull, stack: AsyncExitStack, *, admitted: bool) -> Blob:
         """From here: from the hot tier, else from the store. Raises StorageError."""

@@ -120,6 +120,7 @@ class PullThrough:
     async def settled(self) -> None:
         """Returns when nothing is being filled or written behind."""
         await self.fills.settled()
+        await self._hits.settled()
         await self._manifests.settled()
 
     async def close(self) -> None:
@@ -127,6 +128,7 @@ class PullThrough:
         await self._freshness.close()
         await self._redirects.close()
         await self.fills.close()
+        await self._hits.settled()
         await self._manifests.close()
 
     async def _admit_joiner(self, pull: BlobPull, fill: Fill) -> None:

@@ -147,6 +147,7 @@ async def test_nobody_is_sent_before_the_upstream_has_confirmed_the_blob_there(
             await _url(kept, blob_pull(DIGEST, repository=B))
         kept.upstream.publish("team/b", DATA)
         await _url(kept, blob_pull(DIGEST, repository=B))
+        await kept.pulls.settled()
         assert layer_link(B, DIGEST) in kept.memory.contents.objects
 
 
