@@ -29,6 +29,7 @@ from msrcache.storage.errors import (
     from_os_error,
 )
 from msrcache.storage.guard import Guard
+from msrcache.storage.step import Step
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.metrics import Metrics
 
@@ -146,9 +147,13 @@ class Calls:
         started = self._clock.monotonic()
         try:
             while True:
+                step = Step(items) if operation == "list" else None
+                if step is not None and step.begin():
+                    yield step.item
+                    continue
                 async with self._failing(operation, key, deadline=deadline):
                     try:
-                        item = await anext(items)
+                        item = await (anext(items) if step is None else step)
                     except StopAsyncIteration:
                         break
                 yield item

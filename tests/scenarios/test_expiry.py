@@ -7,10 +7,11 @@ import pytest
 from tests.scenarios.expiring import play
 
 
+@pytest.mark.timeout(400)
 async def test_nothing_fails_while_content_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted, rescued and refilled beside pulls of the same blobs: all bytes are right."""
     async with play(tmp_path, monkeypatch) as running:
-        await running.run_until(deletions=100, rescues=30, refills=30, within=100)
+        await running.run_until(deletions=40, rescues=15, refills=10, within=300)
         assert running.failures == [], running.told()
 
 
