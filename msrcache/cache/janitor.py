@@ -17,6 +17,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -150,7 +151,7 @@ class Janitor:
         # As the plan has them: what names nothing first, then manifests, then their indexes.
         for level in _levels([one for one in done.plan.due if one.digest in going], names):
             free = [one for one in level if not standing.intersection(names.get(one.digest, ()))]
-            gone = await self._each("deleted", free, self._delete)
+            gone = await self._each("deleted", free, lambda one: self._delete(one, marks[one.digest]))
             standing.difference_update(one.digest for one in gone)
             done.deleted += len(gone)
             done.bytes += sum(one.record.size for one in gone)
@@ -160,7 +161,7 @@ class Janitor:
         await self._store.delete(condemned_key(digest))
         return True
 
-    async def _delete(self, one: Due) -> bool:
+    async def _delete(self, one: Due, since: float) -> bool:
         """Whether it has gone: not where the mark has, for then somebody serves it."""
         try:
             data = await self._store.get(condemned_key(one.digest), MARK)
@@ -168,7 +169,12 @@ class Janitor:
             return False
         if not _known(data):
             return False
-        await self._store.delete(blob_key(one.digest))
+        key = blob_key(one.digest)
+        with suppress(NotFound):
+            info = await self._store.stat(key)
+            if info.modified > since:
+                return not await self._unmark(one.digest)  # it was brought in anew since it was condemned
+            await self._store.delete_version(key, info)
         await self._unmark(one.digest)
         self._metrics.expired_total.labels(one.why.value).inc()
         self._metrics.expired_bytes_total.inc(one.record.size)

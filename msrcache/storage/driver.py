@@ -166,6 +166,15 @@ class Twin(Protocol):
 
 
 @runtime_checkable
+class Versioned(Protocol):
+    """A driver whose service removes an object only if it is the one that was seen."""
+
+    async def delete_version(self, key: str, info: ObjectInfo) -> None:
+        """Remove it; where another stands there by now, or nothing does, that is no error."""
+        ...
+
+
+@runtime_checkable
 class Situated(Protocol):
     """A driver that can say more of where its store stands: the mount, for one."""
 

@@ -133,6 +133,11 @@ class Gcs:
             if ended is not None:
                 raise ended
 
+    async def delete_version(self, key: str, info: ObjectInfo) -> None:
+        """As Versioned."""
+        with suppress(NotFound, AlreadyThere):
+            await self.bucket.delete(key, generation=info.etag)
+
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
         """As Driver."""
         async for key, info in self.bucket.list(prefix):

@@ -151,6 +151,14 @@ class Memory:
             self.contents.objects.pop(key, None)
             await self.faults.after("delete", key)
 
+    async def delete_version(self, key: str, info: ObjectInfo) -> None:
+        """As Versioned."""
+        await self.faults.before("delete", key)
+        found = self.contents.objects.get(key)
+        if found is not None and found.info.etag == info.etag:
+            del self.contents.objects[key]
+        await self.faults.after("delete", key)
+
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, ObjectInfo]]:
         """As Driver; lags while Contents does."""
         await self.faults.before("list", prefix)

@@ -25,7 +25,7 @@ from typing import Final
 from msrcache.oci.ranges import Span
 from msrcache.storage.breaker import PROOFS, BreakerSettings, Side
 from msrcache.storage.calls import Calls, Deadlines, Retries, TimedOut
-from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, StreamContent
+from msrcache.storage.driver import Content, Driver, FileContent, ObjectInfo, StreamContent, Versioned
 from msrcache.storage.errors import Denied, LeftAlone, NotFound, ReadOnly, Stale, StorageError, Unavailable
 from msrcache.storage.guard import Guard
 from msrcache.storage.keys import check_key, check_prefix, is_key
@@ -231,6 +231,20 @@ class Store:
                 await self.calls.repeatedly(
                     "delete", keys[0], lambda: self.driver.delete(*keys), deadline=self.deadlines.change
                 )
+
+    async def delete_version(self, key: str, info: ObjectInfo) -> None:
+        """Remove what was seen there, and nothing that came after it where the service can tell them apart."""
+        self._check_writable(key)
+        driver = self.driver
+        with self.writing("delete"):
+            await self.calls.repeatedly(
+                "delete",
+                key,
+                lambda: (
+                    driver.delete_version(key, info) if isinstance(driver, Versioned) else driver.delete(key)
+                ),
+                deadline=self.deadlines.change,
+            )
 
     async def list(self, prefix: str) -> AsyncGenerator[tuple[str, ObjectInfo], None]:
         """As Driver; the prefix may end in a slash, and what is no key is left out."""

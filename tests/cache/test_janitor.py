@@ -128,6 +128,22 @@ async def test_a_mark_that_was_removed_saves_the_blob() -> None:
         assert not here.stands(other)
 
 
+@pytest.mark.parametrize("operation", ["stat", "delete"])
+async def test_what_was_brought_in_anew_stays(operation: str) -> None:
+    """Before the janitor looks at it, or, where the service tells versions apart, just before it deletes."""
+    async with stage() as here:
+        digest = here.aging.hold(b"one")
+        await here.look()
+        here.aging.clock.advance(DAY + 1)
+        await here.look()
+        here.aging.clock.advance(WAIT + 1)
+        key = blob_key(digest)
+        _when(here, operation, key, lambda: here.aging.memory.contents.store(key, b"one"))
+        await here.look()
+        assert here.stands(digest)
+        assert not here.condemned(digest)
+
+
 async def test_other_terms_let_it_live() -> None:
     """What is condemned and not due any more loses its mark."""
     async with stage() as here:

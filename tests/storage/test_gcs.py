@@ -199,3 +199,17 @@ async def test_another_rootdirectory_is_another_store(service: RunningGcs, drive
     assert (await keys(driver.list("")), await keys(below.list(""))) == (["a/1", "team/cache/a/2"], ["a/2"])
     assert await service.objects(BUCKET) == {"a/1": 1, "team/cache/": 0, "team/cache/a/2": 1}
     await below.close()
+
+
+async def test_only_the_version_that_was_seen_is_removed(driver: Gcs) -> None:
+    """Another one that stands there by now stays, and that nothing does is no error."""
+    await driver.put("a/b", b"one")
+    seen = await driver.stat("a/b")
+    await driver.put("a/b", b"other")
+    await driver.delete_version("a/b", seen)
+    now = await driver.stat("a/b")
+    assert now.size == 5
+    for _ in range(2):
+        await driver.delete_version("a/b", now)
+    with pytest.raises(NotFound):
+        await driver.stat("a/b")

@@ -6,7 +6,10 @@ import pytest
 
 from msrcache.storage.errors import Unavailable
 from msrcache.storage.memory import Contents, Memory
+from msrcache.storage.store import Store
+from msrcache.telemetry.metrics import Metrics
 from tests.contract.harness import keys
+from tests.stage.clock import FakeClock
 
 
 class Gate:
@@ -69,3 +72,19 @@ async def test_it_tells_its_state() -> None:
     await driver.put("k", b"1")
     assert repr(driver) == "<Memory [1 objects]>"
     assert repr(driver.writer("w")) == "<MemoryWriter 0 bytes to w>"
+
+
+async def test_a_version_is_removed_as_the_driver_can() -> None:
+    """Only what was seen where it tells versions apart; else whatever stands there."""
+
+    class Plain(Memory):
+        delete_version = None  # type: ignore[assignment]
+
+    for driver, stays in ((Memory(), True), (Plain(), False)):
+        store = Store(driver, metrics=Metrics(), clock=FakeClock())
+        await store.put("a/b", b"one")
+        seen = await store.stat("a/b")
+        await store.put("a/b", b"other")
+        await store.delete_version("a/b", seen)
+        assert ("a/b" in driver.contents.objects) == stays
+        await store.close()
