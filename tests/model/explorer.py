@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from msrcache.cache.leaserules import Own
 from tests.model.leaseworld import FAULTS, Replica, State, World, nonce
+from tests.model.mirror import Mirror
 
 CRASH, EXPIRY, SICK, FAIL, LEAVE = (
     1 + FAULTS.index(kind) for kind in ("crash", "expiry", "sick", "fail", "leave")
@@ -34,6 +35,7 @@ class Explorer:
         self._states = [self._start]
         self._from, self._to = array("i"), array("i")
         self._ends: list[int] = []
+        self._mirror = Mirror() if world.replicas == 2 else None
 
     def run(self, until: str = "") -> Report:
         """Everything that can happen, or until that promise is broken."""
@@ -56,6 +58,8 @@ class Explorer:
         return report
 
     def _moved(self, number: int, after: State, *, fault: bool) -> None:
+        if self._mirror is not None:
+            after = self._mirror.chosen(after)
         found = self._numbers.get(after)
         if found is None:
             found = self._numbers[after] = len(self._states)
