@@ -26,13 +26,13 @@ from tests.stage.scripted import Scripted, scripted
 
 HOT, COLD, CLIENTS = 20, 240, 4
 SETTINGS = """\
-  belief: 1s
+  belief: 4s
   journal: 200ms
   expiry: {interval: 500ms}
   redirect: {lifetime: 6s}
 """
 LIFETIME = 6.0
-PAUSES = ((3.0, 8.0), (14.0, 20.0))
+PAUSES = ((2.5, 8.0), (17.0, 24.0))
 """Seconds after which a blob was condemned, and after which it was deleted."""
 
 
