@@ -77,6 +77,7 @@ class Pump:
             self._full.set()
             # A cancelled fill must not leave a thread writing to a descriptor that is about to be closed.
             await finish(writing)
+            writing.exception()  # looked at, also where the body's own error is what is raised
         writing.result()
 
     def _add(self, chunk: bytes | memoryview) -> None:

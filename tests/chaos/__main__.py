@@ -22,7 +22,7 @@ from tests.chaos.crowd import Crowd, Wanted
 from tests.chaos.faults import Hand
 from tests.chaos.fleet import BUCKET, THRESHOLD, Fleet, fleet
 from tests.chaos.plan import plan
-from tests.chaos.verdict import UNEXCUSED, Pulled, Sent, Verdict, Window, cause, judge
+from tests.chaos.verdict import MOST, UNEXCUSED, Pulled, Sent, Verdict, Window, cause, judge
 from tests.stage.images import Content
 from tests.stage.push import Pusher, pusher
 
@@ -129,6 +129,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--rounds", type=int, default=5, help="of each kind of fault")
     parser.add_argument("--pulls", type=int, default=2000, help="fewer make it red")
+    parser.add_argument(
+        "--most", type=float, default=MOST, help="more upstream bytes over unique ones make it red"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--write", type=Path, help="a page with the marks of a chaos table")
     parser.add_argument("--folder", type=Path, help="keeps configurations and logs there")
@@ -136,7 +139,7 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         verdict = asyncio.run(run(arguments.folder or Path(temporary), arguments))
-    reasons = verdict.red(pulls=arguments.pulls, rounds=arguments.rounds)
+    reasons = verdict.red(pulls=arguments.pulls, rounds=arguments.rounds, most=arguments.most)
     print(f"\n{verdict.table()}\n")
     for reason in reasons:
         print(f"RED: {reason}")

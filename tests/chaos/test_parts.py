@@ -83,9 +83,16 @@ def test_whatever_is_wrong_is_red() -> None:
 
 
 def test_what_a_faulty_store_did_not_take_is_counted_apart() -> None:
-    """It is fetched again, and that is no failure of the lease."""
-    windows = [Window(Kind.STORE_FULL, 10, 20, None)]
+    """It is fetched again, and that is no failure of the lease; nor is a peer port that looks like a dead process."""
+    windows = [Window(Kind.STORE_FULL, 10, 20, None), Window(Kind.CUT_PEERS, 50, 52, 1)]
     pulled = [*_green(), Pulled("sha256:b", 4 * MB, [Attempt(12, 13, replica=0)], ended_well=True)]
-    sent = [Sent("sha256:a", 2 * MB, 1.0), Sent("sha256:b", 4 * MB, 15.0), Sent("sha256:b", 4 * MB, 16.0)]
+    sent = [Sent("sha256:a", 2 * MB, 1.0), Sent("sha256:b", 4 * MB, 15.0), Sent("sha256:b", 4 * MB, 51.0)]
     verdict = judge(pulled, windows, sent, threshold=MB, wrong_stored=0, leftovers={})
-    assert (verdict.ratio, verdict.ratio_store) == (1.0, 2.0)
+    assert (verdict.ratio, verdict.ratio_store) == (1.0, 10 / 6)
+
+
+def test_a_blob_that_is_fetched_twice_for_no_reason_is_counted() -> None:
+    """Once before a fault and once long after it: the second had no excuse."""
+    windows = [Window(Kind.STORE_FULL, 10, 20, None)]
+    sent = [Sent("sha256:a", 2 * MB, 1.0), Sent("sha256:a", 2 * MB, 60.0)]
+    assert judge(_green(), windows, sent, threshold=MB, wrong_stored=0, leftovers={}).ratio == 2.0

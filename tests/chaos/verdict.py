@@ -14,6 +14,8 @@ from tests.chaos.plan import AROUND, PROCESS, Kind
 GONE: Final = (Kind.KILL, Kind.STOP)
 NO_UPSTREAM: Final = (Kind.CUT_UPSTREAM, Kind.UPSTREAM_DOWN, Kind.UPSTREAM_BROKEN, Kind.UPSTREAM_SLOW)
 NO_STORE: Final = (Kind.CUT_STORE, Kind.STORE_SLOW, Kind.STORE_FULL, Kind.STORE_DENIED, Kind.CLOCK)
+WRONG_SIGN: Final = (Kind.CUT_PEERS,)
+"""A peer port that refuses looks like a process that is gone: by the protocol that costs one more pull."""
 AFTER: Final = 12.0
 """Seconds that a fault is felt for after it has ended: breakers stay open for ten."""
 MOST: Final = 1.1
@@ -90,21 +92,23 @@ class Verdict:
     wrong: int
     wrong_stored: int
     ratio: float
-    """Upstream bytes over unique bytes, of blobs above the threshold of the lease that no fault of the store met."""
+    """Upstream bytes over unique bytes of blobs above the threshold of the lease, while neither the store was at fault
+    nor the peers were cut off.
+    """
     ratio_store: float
-    """The same of those that one did: what a store does not take is fetched again."""
+    """The same at all times: what a store does not take, or does not give, is fetched again."""
     ratio_small: float
     stall: float
     leftovers: dict[str, int]
 
-    def red(self, *, pulls: int, rounds: int) -> list[str]:
+    def red(self, *, pulls: int, rounds: int, most: float = MOST) -> list[str]:
         """Why the run has failed; empty: it has not."""
         reasons = [
             f"{self.failures[UNEXCUSED]} attempts failed without an excuse" * bool(self.failures[UNEXCUSED]),
             f"{self.failed_pulls} pulls were given up" * bool(self.failed_pulls),
             f"{self.wrong} pulls ended well with wrong bytes" * bool(self.wrong),
             f"{self.wrong_stored} stored blobs are wrong" * bool(self.wrong_stored),
-            f"upstream bytes are {self.ratio:.2f}x the unique ones" * (self.ratio > MOST),
+            f"upstream bytes are {self.ratio:.2f}x the unique ones" * (self.ratio > most),
             f"only {self.pulls} pulls" * (self.pulls < pulls),
             *(
                 f"only {self.faults[kind]} x {kind}" * (self.faults[kind] < rounds)
@@ -124,8 +128,8 @@ class Verdict:
                 for name, count in sorted(self.failures.items())
             ),
             ("upstream bytes / unique bytes, above the threshold", f"{self.ratio:.2f}x"),
-            ("the same, while the store had a fault", f"{self.ratio_store:.2f}x"),
-            ("the same, up to the threshold", f"{self.ratio_small:.2f}x"),
+            ("the same, faults of the store and cut peers included", f"{self.ratio_store:.2f}x"),
+            ("the same, blobs up to the threshold", f"{self.ratio_small:.2f}x"),
             ("longest stall of an attempt that ended well", f"{self.stall:.1f} s"),
             *((f"left over: {name}", str(count)) for name, count in sorted(self.leftovers.items())),
             *((f"fault: {kind}", f"{self.faults[kind]}x") for kind in Kind),
@@ -148,7 +152,7 @@ def judge(
     attempts = [attempt for one in pulled for attempt in one.attempts]
     large = {one.digest: one.size for one in pulled if one.size > threshold}
     small = {one.digest: one.size for one in pulled if one.size <= threshold}
-    touched = {part.digest for part in sent if _met(part.at, windows)}
+    calm = [part for part in sent if not _met(part.at, windows)]
     return Verdict(
         pulls=len(pulled),
         attempts=len(attempts),
@@ -157,8 +161,8 @@ def judge(
         failed_pulls=sum(not one.ended_well for one in pulled),
         wrong=sum(one.wrong for one in pulled),
         wrong_stored=wrong_stored,
-        ratio=_ratio({d: s for d, s in large.items() if d not in touched}, sent),
-        ratio_store=_ratio({d: s for d, s in large.items() if d in touched}, sent),
+        ratio=_ratio(large, calm),
+        ratio_store=_ratio(large, sent),
         ratio_small=_ratio(small, sent),
         stall=max((attempt.stall for attempt in attempts if not attempt.error), default=0.0),
         leftovers=leftovers,
@@ -166,10 +170,15 @@ def judge(
 
 
 def _met(at: float, windows: Iterable[Window]) -> bool:
-    """Whether a fault of the store was felt then; the upstream's log is to the second."""
-    return any(w.kind in NO_STORE and w.meets(at - 1.0, at + 1.0, after=AFTER) for w in windows)
+    """Whether such a fault was felt then; the upstream's log is to the second."""
+    return any(
+        (w.kind in NO_STORE and w.meets(at - 1.0, at + 1.0, after=AFTER))
+        or (w.kind in WRONG_SIGN and w.meets(at - 1.0, at + 1.0, after=1.0))
+        for w in windows
+    )
 
 
-def _ratio(sizes: dict[str, int], sent: Iterable[Sent]) -> float:
-    unique = sum(sizes.values())
+def _ratio(sizes: dict[str, int], sent: Sequence[Sent]) -> float:
+    """Bytes sent of these blobs over their sizes, each that was sent at all counted once."""
+    unique = sum(sizes[digest] for digest in {part.digest for part in sent} & sizes.keys())
     return sum(part.count for part in sent if part.digest in sizes) / unique if unique else 0.0
