@@ -7,7 +7,6 @@ Exit status: 0 done; 1 there is nothing to be served; 2 nothing could be said.
 """
 
 import asyncio
-import json
 import sys
 from dataclasses import asdict, dataclass
 from typing import Final, TextIO
@@ -23,8 +22,8 @@ from msrcache.cache.layout import (
 )
 from msrcache.cache.ledger import Progress, listing
 from msrcache.cache.plan import Digests
+from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
-from msrcache.gc import opened, told_on
 from msrcache.inquiry import CannotStart
 from msrcache.storage.errors import NotFound, StorageError
 from msrcache.storage.store import Store
@@ -54,11 +53,7 @@ class Holdings:
 def adopt(config: Config, *, as_json: bool, out: TextIO) -> int:
     """Write what is there and return the exit status. Raises CannotStart."""
     found = asyncio.run(_looked(config))
-    out.write(
-        json.dumps(asdict(found), indent=2) + "\n"
-        if as_json
-        else "".join(f"{line}\n" for line in table(found))
-    )
+    write(out, table(found), asdict(found), as_json=as_json)
     return 0 if found.blobs else 1
 
 

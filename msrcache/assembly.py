@@ -27,6 +27,7 @@ from msrcache.cache.pullthrough import PullThrough
 from msrcache.cache.redirects import Clients, Redirects, RedirectSettings
 from msrcache.cache.replica import new_replica_id
 from msrcache.cache.spool import Spool
+from msrcache.command import opened
 from msrcache.config.changes import changed
 from msrcache.config.load import Loaded
 from msrcache.config.model import Config
@@ -331,19 +332,8 @@ class Application:
 
 async def inspected(config: Config, reference: ImageReference) -> list[Part]:
     """What the configured store holds of an image. Raises StorageError, CannotStart."""
-    try:
-        store = Store(
-            open_driver(config.storage),
-            metrics=Metrics(),
-            clock=SystemClock(),
-            settings=StoreSettings(writable=False),
-        )
-    except ParameterError as error:
-        raise CannotStart(str(error)) from error
-    try:
+    async with opened(config, writable=False) as store:
         return await inspect(store, reference.repository, reference.reference)
-    finally:
-        await store.close()
 
 
 def _at_next_start(old: Config, new: Config) -> list[str]:

@@ -17,12 +17,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, TextIO, TypeVar
 
+from msrcache.command import opened_driver
 from msrcache.config.model import Config
 from msrcache.inquiry import CannotStart
 from msrcache.storage.driver import Driver, Situated
-from msrcache.storage.drivers import another, open_driver
+from msrcache.storage.drivers import another
 from msrcache.storage.errors import StorageError
-from msrcache.storage.parameters import ParameterError
 from msrcache.storage.peer import Listener, Peer, PeerProblem
 from msrcache.storage.probe import Permission, Report, Row, Verdict, probe
 from msrcache.storage.promises_large import PROMISES
@@ -83,7 +83,7 @@ async def _until_told_to_stop(work: Coroutine[object, object, T]) -> T:
 
 async def _listening(config: Config, address: str, out: TextIO) -> None:
     host, _, port = address.rpartition(":")
-    driver, secret = _opened(config), _secret(config)
+    driver, secret = opened_driver(config), _secret(config)
     try:
         async with Listener(driver, secret).listening(host.strip("[]") or "0.0.0.0", int(port)) as bound:  # noqa: S104
             out.write(
@@ -106,7 +106,7 @@ async def checked(config: Config, peer: str = "") -> Findings:
         )
     prefix, ledger = PROBE + secrets.token_hex(8), Ledger(SystemClock(), DEADLINE)
     async with AsyncExitStack() as stack:
-        here = _opened(config)
+        here = opened_driver(config)
         stack.push_async_callback(here.close)
         near = another(here, config.storage)
         stack.push_async_callback(near.close)
@@ -129,13 +129,6 @@ async def _met(url: str, secret: bytes, prefix: str, stack: AsyncExitStack) -> D
     except PeerProblem as error:
         raise CannotStart(str(error)) from error
     return there
-
-
-def _opened(config: Config) -> Driver:
-    try:
-        return open_driver(config.storage)
-    except ParameterError as error:
-        raise CannotStart(str(error)) from error
 
 
 def _secret(config: Config) -> bytes:

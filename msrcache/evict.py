@@ -8,7 +8,6 @@ Exit status: 0 done; 1 nothing of it was there; 2 nothing could be done.
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.layout import blob_key, condemned_key
 from msrcache.cache.ledger import Progress, removed
 from msrcache.cache.unlink import unlink
+from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
-from msrcache.gc import opened, told_on
 from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
 from msrcache.oci.names import ImageReference
@@ -42,7 +41,7 @@ def evict(config: Config, wanted: ImageReference | Digest, *, as_json: bool, out
             "nothing may be deleted: it needs storage.delete.enabled: true, and no storage.maintenance.readonly"
         )
     evicted = asyncio.run(_evicted(config, wanted))
-    out.write(_as_json(evicted) if as_json else "".join(f"{line}\n" for line in table(evicted)))
+    write(out, table(evicted), _as_json(evicted), as_json=as_json)
     return 0 if evicted.parts else 1
 
 
@@ -90,9 +89,8 @@ def table(evicted: Evicted) -> list[str]:
     return [*lines, f"{len(evicted.parts):,} deleted, {size:,} bytes, and {evicted.links:,} links"]
 
 
-def _as_json(evicted: Evicted) -> str:
-    answer = {
+def _as_json(evicted: Evicted) -> object:
+    return {
         "deleted": [{"digest": str(digest), "size": size} for digest, size in evicted.parts],
         "links": evicted.links,
     }
-    return json.dumps(answer, indent=2) + "\n"

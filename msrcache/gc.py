@@ -8,13 +8,11 @@ Exit status: 0 done; 1 another replica is at it; 2 nothing could be said.
 """
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 from msrcache.cache.expiry import Due
 from msrcache.cache.janitor import Done, Janitor
@@ -22,21 +20,17 @@ from msrcache.cache.layout import CONDEMNED, digest_of_mark
 from msrcache.cache.ledger import Blocked, Ledger, Progress, listing
 from msrcache.cache.plan import planned
 from msrcache.cache.replica import new_replica_id
+from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
 from msrcache.expiring import JANITOR, policy_of, turns_over
 from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
-from msrcache.storage.drivers import open_driver
 from msrcache.storage.errors import StorageError
-from msrcache.storage.parameters import ParameterError
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import SystemClock
 from msrcache.telemetry.metrics import Metrics
 
 T = TypeVar("T")
-
-EVERY: Final = 0.2
-"""Seconds between two lines of progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +53,10 @@ def gc(config: Config, *, dry_run: bool, as_json: bool, out: TextIO) -> int:
         done = asyncio.run(_with_store(config, _deleted))
         lines, answer = told(done, policy_of(config).wait), _done_as_json(done)
         if done is None:
-            return _write(out, lines, answer, as_json=as_json, status=1)
-    return _write(out, lines, answer, as_json=as_json, status=0)
-
-
-def _write(out: TextIO, lines: Sequence[str], answer: object, *, as_json: bool, status: int) -> int:
-    out.write(json.dumps(answer, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines))
-    return status
+            write(out, lines, answer, as_json=as_json)
+            return 1
+    write(out, lines, answer, as_json=as_json)
+    return 0
 
 
 async def _with_store(config: Config, work: Callable[[Store, Config, Progress], Awaitable[T]]) -> T:
@@ -116,35 +107,6 @@ async def look(store: Store, config: Config, progress: Progress) -> Findings:
         due=plan.due,
         condemned=frozenset(mark for mark in marks if mark is not None),
     )
-
-
-@asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Store]:
-    """The configured store, for a command. Raises CannotStart."""
-    try:
-        driver = open_driver(config.storage)
-    except ParameterError as error:
-        raise CannotStart(str(error)) from error
-    store = Store(driver, metrics=Metrics(), clock=SystemClock())
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def told_on(stream: TextIO) -> Progress:
-    """Progress, as one line that is written over where somebody looks; nothing where nobody does."""
-    last = [0.0]
-
-    def tell(what: str, done: int, of: int) -> None:
-        if not stream.isatty() or time.monotonic() - last[0] < EVERY:
-            return
-        last[0] = time.monotonic()
-        stream.write(f"\r\x1b[K{what}: {done:,}" + (f" of {of:,}" if of else ""))
-        stream.write("\r" if of and done >= of else "")
-        stream.flush()
-
-    return tell
 
 
 def table(findings: Findings) -> list[str]:

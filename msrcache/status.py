@@ -13,15 +13,11 @@ from typing import Final, Protocol, TextIO
 import aiohttp
 
 from msrcache.cache.onlooker import Onlooker
+from msrcache.command import opened
 from msrcache.config.model import Config
 from msrcache.fleettable import lines, rows_of, trouble
-from msrcache.inquiry import CannotStart
-from msrcache.storage.drivers import open_driver
 from msrcache.storage.errors import StorageError
-from msrcache.storage.parameters import ParameterError
-from msrcache.storage.store import Store, StoreSettings
 from msrcache.telemetry.clock import SystemClock
-from msrcache.telemetry.metrics import Metrics
 
 CLEAR: Final = "\x1b[H\x1b[2J"
 ANSWERED_WITHIN: Final = 10.0
@@ -88,16 +84,8 @@ def _write(showing: Showing, text: str) -> None:
 
 @asynccontextmanager
 async def _store(config: Config) -> AsyncIterator[Source]:
-    clock = SystemClock()
-    try:
-        driver = open_driver(config.storage)
-    except ParameterError as error:
-        raise CannotStart(str(error)) from error
-    store = Store(driver, metrics=Metrics(), clock=clock, settings=StoreSettings(writable=False))
-    try:
-        yield Onlooker(store, clock, interval=config.cache.heartbeat or 5.0)
-    finally:
-        await store.close()
+    async with opened(config, writable=False) as store:
+        yield Onlooker(store, SystemClock(), interval=config.cache.heartbeat or 5.0)
 
 
 @asynccontextmanager

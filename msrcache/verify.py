@@ -7,7 +7,6 @@ Exit status: 0 all is right; 1 something was wrong or could not be read, and is 
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from typing import Final, TextIO
 
 from msrcache.cache.ledger import Progress
 from msrcache.cache.rehash import Looked, Pace, held, rehashed
+from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
-from msrcache.gc import opened, told_on
 from msrcache.inquiry import CannotStart
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import StorageError
@@ -59,7 +58,7 @@ def verify(
         asyncio.run(_verified(config, found, repair=repair, rate=rate, after=after))
     except KeyboardInterrupt:
         found.interrupted = True
-    out.write(_as_json(found) if as_json else "".join(f"{line}\n" for line in table(found)))
+    write(out, table(found), _as_json(found), as_json=as_json)
     return found.status
 
 
@@ -98,16 +97,15 @@ def table(found: Verified) -> list[str]:
     return lines
 
 
-def _as_json(found: Verified) -> str:
+def _as_json(found: Verified) -> object:
     wrong: Sequence[object] = [
         {"digest": str(one.digest), "size": one.size, "found": one.wrong, "removed": one.removed}
         for one in found.wrong
     ]
-    answer = {
+    return {
         "hashed": found.count,
         "bytes": found.bytes,
         "wrong": wrong,
         "interrupted": found.interrupted,
         "after": str(found.last) if found.last is not None else None,
     }
-    return json.dumps(answer, indent=2) + "\n"

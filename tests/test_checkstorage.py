@@ -38,7 +38,7 @@ def over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opens:
     """The configuration of a store whose instances are made so."""
 
     def opens(driver: Callable[[], object]) -> Config:
-        monkeypatch.setattr("msrcache.checkstorage.open_driver", lambda section: driver())
+        monkeypatch.setattr("msrcache.command.open_driver", lambda section: driver())
         monkeypatch.setattr("msrcache.checkstorage.another", lambda here, section: driver())
         return parse(configuration(tmp_path, "http://127.0.0.1:1"), "config.yml", {}).config
 

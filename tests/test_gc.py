@@ -10,7 +10,7 @@ import pytest
 
 from msrcache.cache.layout import blob_key, condemned_key, layer_link
 from msrcache.cli import main
-from msrcache.gc import told_on
+from msrcache.command import told_on
 from msrcache.oci.digest import Digest
 from msrcache.oci.names import Repository
 
