@@ -34,7 +34,7 @@ from msrcache.cache.pump import Pump, WriteFailed, finish
 from msrcache.cache.spool import SpooledFile, SpoolFull
 from msrcache.cache.storing import given_up, store
 from msrcache.cache.tail import Tail
-from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.digest import Hasher
 from msrcache.oci.errors import ContentMismatch, RegistryError, Unavailable, UpstreamBroken
 from msrcache.oci.peers import Holder, NotFollowed, Sign
@@ -115,7 +115,7 @@ class Fill:
     def descriptor(self) -> Descriptor:
         """What is being filled; only once opened."""
         assert self.tail is not None
-        return Descriptor("application/octet-stream", self.digest, self.tail.size)
+        return Descriptor(OCTETS, self.digest, self.tail.size)
 
     @property
     def reserved(self) -> int:
@@ -170,7 +170,7 @@ class Fill:
         """Source by source until all of it is here, then until it is in the store or is known not to come there."""
         self.state = "opening"
         try:
-            while self._publishing is None or not self._all_here():
+            while self._publishing is None:
                 await self._from_source(await self._turn(arrival, file), arrival, file)
             self.state = "publishing"
             poured()
@@ -248,35 +248,36 @@ class Fill:
         self.source = "upstream"
         async with self._kitchen.upstream.blob(self._from(self._reached(file))) as source:
             self.vouched = True
-            tail, rehash = self.tail, file.length if self.tail is None else 0
-            if tail is None:
-                tail = await self._open(source, file)
-            elif _rest_of(tail) != (source.descriptor.size, source.span.start):
-                raise UpstreamBroken(
-                    f"the upstream sent {source.span} of {source.descriptor.size} to go on {tail!r}"
-                )
+            try:
+                tail, rehash = await self._joined(source, file)
+            except NotFollowed as error:
+                raise UpstreamBroken(f"the upstream sent another blob than before: {error}") from error
             self._publish_by(self._stored(arrival, tail, file))
             await self._pour(source, tail, rehash)
 
     def _publish_by(self, work: Coroutine[object, object, None]) -> None:
         self._publishing = asyncio.create_task(work, name=f"publish {self.digest}")
 
-    def _all_here(self) -> bool:
-        return self.tail is not None and self.tail.verified
-
     def _reached(self, file: SpooledFile) -> int:
         return file.length if self.tail is None else self.tail.written
 
     async def _take(self, source: Blob, file: SpooledFile) -> None:
         """The rest of it from another replica or the store. Raises NotFollowed where it is not, or not all of it."""
-        tail, rehash = self.tail, file.length if self.tail is None else 0
-        if tail is None:
-            tail = await self._open(source, file)
-        elif _rest_of(tail) != (source.descriptor.size, source.span.start):
-            raise NotFollowed(
-                Sign.BROKEN, f"{source.span} of {source.descriptor.size} came to go on {tail!r}"
-            )
+        tail, rehash = await self._joined(source, file)
         await self._pour(source, tail, rehash)
+
+    async def _joined(self, source: Blob, file: SpooledFile) -> tuple[Tail, int]:
+        """The tail that the source begins or goes on, and how much of a leftover is to be hashed before it.
+
+        Raises NotFollowed where it is not the rest of what came before.
+        """
+        tail = self.tail
+        if tail is None:
+            return await self._open(source, file), file.length
+        if (source.descriptor.size, source.span.start) != (tail.size, tail.written):
+            text = f"{source.span} of {source.descriptor.size} came to go on {tail!r}"
+            raise NotFollowed(Sign.BROKEN, text)
+        return tail, 0
 
     async def _withdraw(self, publishing: "asyncio.Task[None]", error: BaseException) -> None:
         """Wait for the publisher whatever happens: it reads a descriptor that is about to be closed, and would
@@ -390,8 +391,3 @@ class Fill:
             log.error("fill failed", ending=str(self.ending), error=str(error), **fields)
         else:
             log.info("fill ended", ending=str(self.ending), error=str(error), **fields)
-
-
-def _rest_of(tail: Tail) -> tuple[int, int]:
-    """The size and the first byte of what goes on a tail (pure)."""
-    return tail.size, tail.written

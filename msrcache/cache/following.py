@@ -13,7 +13,7 @@ from typing import Final
 from msrcache.cache.layout import blob_key
 from msrcache.cache.lease import Arrival
 from msrcache.cache.spool import Spool
-from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.peers import Followable, Holder, NotFollowed, Sign
 from msrcache.oci.ranges import Span
@@ -21,7 +21,6 @@ from msrcache.oci.registry import Blob, Chunk, FileSpan, Outcome
 from msrcache.storage.driver import FileContent
 from msrcache.storage.store import Store
 
-BLOB_TYPE: Final = "application/octet-stream"
 ENDLESS: Final = 1 << 62
 QUIET: Final = 0.5
 """Seconds without a byte after which a holder without a beat is left."""
@@ -75,4 +74,4 @@ async def stored(store: Store, spool: Spool, digest: Digest, start: int) -> Asyn
             body = spool.read(FileSpan(content.fd, content.span.start, content.span.stop))
         else:
             body = content.chunks
-        yield Blob(Descriptor(BLOB_TYPE, digest, content.info.size), content.span, Outcome.HIT, body)
+        yield Blob(Descriptor(OCTETS, digest, content.info.size), content.span, Outcome.HIT, body)

@@ -17,12 +17,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
+from msrcache.cache.following import ENDLESS
 from msrcache.cache.kitchen import Kitchen
 from msrcache.cache.layout import blob_key
 from msrcache.cache.localfolder import Opened
 from msrcache.cache.reading import of_content, of_file
 from msrcache.cache.redirects import Redirects
-from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.errors import RangeInvalid
 from msrcache.oci.pulls import BlobPull
 from msrcache.oci.ranges import Span
@@ -31,8 +32,6 @@ from msrcache.storage.driver import Content, StreamContent
 from msrcache.storage.errors import LeftAlone, NotFound, RangeNotSatisfiable, StorageError
 from msrcache.telemetry.logs import get_logger
 
-BLOB_TYPE = "application/octet-stream"
-ENDLESS = 1 << 62
 BEHIND = 1000
 """Links on their way into the store."""
 
@@ -76,7 +75,7 @@ class Hits:
         self._presence.saw(pull.digest, size)
         await self.admit(pull)
         self._uses.note(pull.digest)
-        return Descriptor(BLOB_TYPE, pull.digest, size)
+        return Descriptor(OCTETS, pull.digest, size)
 
     async def blob(self, pull: BlobPull, stack: AsyncExitStack) -> Blob | None:
         """The blob, open in `stack`, the caller admitted; None where the store does not have it."""
@@ -94,7 +93,7 @@ class Hits:
             await self.admit(pull)
             if not self._redirects.take(pull, offer):
                 return await self._served(pull, stack, admitted=True)
-            descriptor = Descriptor(BLOB_TYPE, pull.digest, offer.size)
+            descriptor = Descriptor(OCTETS, pull.digest, offer.size)
             return Blob(descriptor, Span.whole(offer.size), Outcome.HIT, offer.elsewhere)
         except StorageError as error:
             self._missed(pull, error, began)
@@ -142,7 +141,7 @@ class Hits:
         size = opened.stamp.size
         span = Span.whole(size) if pull.range is None else pull.range.resolve(size)
         return Blob(
-            descriptor=Descriptor(BLOB_TYPE, pull.digest, size),
+            descriptor=Descriptor(OCTETS, pull.digest, size),
             span=span,
             outcome=Outcome.HIT,
             body=of_file(opened.fd, span),
@@ -180,7 +179,7 @@ class Hits:
             await self.admit(pull)
         span = content.span
         return Blob(
-            descriptor=Descriptor(BLOB_TYPE, pull.digest, content.info.size),
+            descriptor=Descriptor(OCTETS, pull.digest, content.info.size),
             span=span,
             outcome=Outcome.HIT,
             body=await stack.enter_async_context(aclosing(self._body(pull, content))),

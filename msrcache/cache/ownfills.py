@@ -6,18 +6,16 @@ never a question to the upstream. So there are no chains and no loops (protocols
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol
+from typing import Protocol
 
 from msrcache.cache.lease import Leases
 from msrcache.cache.tail import Spilled, Tail
-from msrcache.oci.descriptor import Descriptor
+from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import RegistryError
 from msrcache.oci.peers import Holder, NotFollowed, Sign
 from msrcache.oci.ranges import Span
 from msrcache.oci.registry import Blob, Chunk, FileSpan, Outcome
-
-BLOB_TYPE: Final = "application/octet-stream"
 
 
 class Followed(Protocol):
@@ -52,7 +50,7 @@ class OwnFills:
             if not tail.size:
                 await _settled(tail)
             span = Span(start, tail.size)
-            yield Blob(Descriptor(BLOB_TYPE, digest, tail.size), span, Outcome.FOLLOWED, _body(tail, span))
+            yield Blob(Descriptor(OCTETS, digest, tail.size), span, Outcome.FOLLOWED, _body(tail, span))
 
 
 async def _opened(fill: Followed) -> Tail:

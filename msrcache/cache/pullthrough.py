@@ -186,8 +186,8 @@ class PullThrough:
                 if (blob := await self._otherwise(pull, stack, error, outcome, alone=alone)) is not None:
                     return blob
                 alone = alone or isinstance(error, FoundMeanwhile)
-                continue
-            return await self._followed(pull, stack, fill, tail, outcome)
+            else:
+                return await self._followed(pull, stack, fill, tail, outcome)
 
     async def _otherwise(
         self, pull: BlobPull, stack: AsyncExitStack, error: Exception, outcome: Outcome, *, alone: bool
