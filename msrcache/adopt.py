@@ -14,13 +14,12 @@ from typing import Final, TextIO
 from msrcache.cache.layout import (
     BLOBS,
     OURS,
-    REPOSITORIES,
     digest_of_blob,
     digest_of_link,
     is_revision,
     repository_of,
 )
-from msrcache.cache.ledger import Progress, listing
+from msrcache.cache.ledger import TOLD_EVERY, Progress, links, listing
 from msrcache.cache.plan import Digests
 from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
@@ -30,7 +29,6 @@ from msrcache.storage.store import Store
 
 SCHEDULE: Final = "scheduler-state.json"
 """Where Docker Registry's proxy mode notes what it will delete."""
-TOLD_EVERY: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -84,11 +82,8 @@ async def look(store: Store, *, progress: Progress) -> Holdings:
 
 
 async def _links(store: Store, found: Holdings, stored: Digests, linked: Digests, progress: Progress) -> None:
-    names, number = set[str](), 0
-    async for key, info in listing(store, REPOSITORIES):
-        number += 1
-        if number % TOLD_EVERY == 0:
-            progress("links listed", number, 0)
+    names = set[str]()
+    async for key, info in links(store, progress):
         if "/_uploads/" in key:
             found.uploads += 1
         elif key.endswith("/current/link"):

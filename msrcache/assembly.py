@@ -8,12 +8,13 @@ configuration without upstream, a certificate that does not load, a port that is
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from msrcache.access.htpasswd import AccountsError
+from msrcache.background import in_background
 from msrcache.cache.backlog import Backlog
 from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.freshness import Freshness, FreshnessSettings
@@ -232,13 +233,13 @@ class Application:
         await self._prove(stack)
         if (reason := self._store_trouble()) is not None:
             log.error("the store is not as it should be", reason=reason)
-        await _in_background(stack, self._look_after_store())
+        in_background(stack, self._look_after_store())
 
     async def _prove(self, stack: AsyncExitStack) -> None:
         """Write to the store and prove its promises; whatever is not known in time is found out in the background."""
         required = self.config.cache.storage.require
         self.selfcheck = SelfCheck(self.store, required=required, metrics=self.metrics, clock=self.clock)
-        proving = await _in_background(stack, self.selfcheck.run())
+        proving = in_background(stack, self.selfcheck.run())
         await asyncio.wait({proving}, timeout=PROVED_WITHIN)
         if (refusal := self.selfcheck.refusal()) is not None:
             raise CannotStart(refusal)
@@ -366,16 +367,3 @@ def _redirect_settings(config: Config) -> RedirectSettings:
             Clients(entry.networks, entry.mode == "redirect", entry.endpoint) for entry in section.clients
         ),
     )
-
-
-async def _in_background(
-    stack: AsyncExitStack, work: Coroutine[object, object, None]
-) -> "asyncio.Task[None]":
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
-    return task

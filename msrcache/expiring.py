@@ -8,10 +8,11 @@ Not here: what is due (cache/expiry), and the commands.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+from msrcache.background import in_background
 from msrcache.cache.condemned import Condemned
 from msrcache.cache.expiry import Terms
 from msrcache.cache.janitor import Done, Janitor, Policy, wait_of
@@ -55,8 +56,7 @@ async def turns_over(
     store: Store, config: Config, replica: str, *, metrics: Metrics, clock: Clock
 ) -> AsyncIterator[Turns]:
     """Named leases in the store; what they wrote is ended on leaving."""
-    section = config.cache.lease
-    settings = LeaseSettings(ttl=section.ttl, patience=section.patience, threshold=section.threshold)
+    settings = LeaseSettings.of(config.cache.lease)
     leases = FleetLeases(store, Claimant(replica), settings=settings, metrics=metrics, clock=clock)
     try:
         yield leases.named
@@ -103,7 +103,7 @@ class Expiring:
             turns = await stack.enter_async_context(
                 turns_over(store, self._config, self._replica, metrics=self._metrics, clock=self._clock)
             )
-            await _beside(stack, self._keep_house(store, turns))
+            in_background(stack, self._keep_house(store, turns))
             yield
 
     async def flush(self) -> None:
@@ -142,8 +142,8 @@ class Expiring:
         )
         self._journal, self.condemned, self.uses.wanted = journal, condemned, condemned.used
         stack.push_async_callback(journal.flush)
-        await _beside(stack, journal.run())
-        await _beside(stack, condemned.run())
+        in_background(stack, journal.run())
+        in_background(stack, condemned.run())
 
     async def _keep_house(self, store: Store, turns: Turns) -> None:
         """Look every interval, the first time in the second half of one: replicas that start together take turns."""
@@ -172,14 +172,3 @@ class Expiring:
         except StorageError as error:
             log.warning("the look for what has expired ended early", error=str(error))
             return "failed"
-
-
-async def _beside(stack: contextlib.AsyncExitStack, work: Coroutine[object, object, None]) -> None:
-    """Run it while the stack is open."""
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)

@@ -16,8 +16,7 @@ from typing import TextIO, TypeVar
 
 from msrcache.cache.expiry import Due
 from msrcache.cache.janitor import Done, Janitor
-from msrcache.cache.layout import CONDEMNED, digest_of_mark
-from msrcache.cache.ledger import Blocked, Ledger, Progress, listing
+from msrcache.cache.ledger import Blocked, Ledger, Progress, marks
 from msrcache.cache.plan import planned
 from msrcache.cache.replica import new_replica_id
 from msrcache.command import opened, told_on, write
@@ -99,13 +98,12 @@ async def look(store: Store, config: Config, progress: Progress) -> Findings:
     holdings = await ledger.holdings(await ledger.used(), now=now, write=False)
     policy = policy_of(config)
     plan = await planned(store, holdings, policy.terms, pins=policy.pins, now=now, progress=progress)
-    marks = [digest_of_mark(key) async for key, _ in listing(store, CONDEMNED)]
     return Findings(
         moment=now,
         blobs=len(holdings),
         held=holdings.bytes,
         due=plan.due,
-        condemned=frozenset(mark for mark in marks if mark is not None),
+        condemned=frozenset(await marks(store)),
     )
 
 

@@ -28,11 +28,11 @@ def fleet_leases(
     """A sole replica's where it shares the store with nobody. To be made when the peer port is open."""
     if config.storage.driver == "inmemory" or not config.cache.heartbeat:
         return SoleReplica()
-    section, peering = config.cache.lease, own.peering
+    peering = own.peering
     return FleetLeases(
         store,
         Claimant(own.replica, lambda: peering.address, homes_of(peering, own.replica, members)),
-        settings=LeaseSettings(ttl=section.ttl, patience=section.patience, threshold=section.threshold),
+        settings=LeaseSettings.of(config.cache.lease),
         metrics=own.metrics,
         clock=own.clock,
     )

@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from msrcache.cache.layout import CONDEMNED, condemned_key, digest_of_mark
-from msrcache.cache.ledger import listing, removed
+from msrcache.cache.layout import condemned_key
+from msrcache.cache.ledger import marks, removed
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import StorageError
 from msrcache.storage.store import Store
@@ -89,18 +89,17 @@ class Condemned:
         """List the marks now. Never raises StorageError."""
         asked = self._clock.monotonic()
         try:
-            found = {digest_of_mark(key) async for key, _ in listing(self._store, CONDEMNED)}
+            found = set(await marks(self._store))
         except StorageError as error:
             log.debug("marks not listed", error=str(error))
             return
-        marks = {digest for digest in found if digest is not None}
         settled = {digest for digest, since in self._settling.items() if asked - since >= self._interval}
-        for digest in (self._marks - marks) | settled:
+        for digest in (self._marks - found) | settled:
             self._forget(digest)
         for digest in settled:
             del self._settling[digest]
-        self._marks, self._listed = marks, asked
-        self._used &= marks
+        self._marks, self._listed = found, asked
+        self._used &= found
         await self.rescue()
 
     async def rescue(self) -> None:

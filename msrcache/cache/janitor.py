@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from msrcache.cache.expiry import Due, Terms
-from msrcache.cache.layout import CONDEMNED, blob_key, condemned_key, digest_of_mark
-from msrcache.cache.ledger import Ledger, Progress, listing, silent
+from msrcache.cache.layout import blob_key, condemned_key
+from msrcache.cache.ledger import Ledger, Progress, marks, silent
 from msrcache.cache.plan import Plan, height, planned
 from msrcache.cache.unlink import unlink
 from msrcache.oci.digest import Digest
@@ -96,11 +96,11 @@ class Janitor:
         """All of it, once. Raises StorageError, Blocked."""
         done = Done(moment=await self._ledger.moment())
         await self._merge(done)
-        marks = await self._marks()
-        done.condemned = await self._condemn(one for one in done.plan.due if one.digest not in marks)
-        ripe = [one for one, since in marks.items() if done.moment - since >= self._policy.wait]
+        marked = await marks(self._store)
+        done.condemned = await self._condemn(one for one in done.plan.due if one.digest not in marked)
+        ripe = [one for one, since in marked.items() if done.moment - since >= self._policy.wait]
         if ripe:
-            await self._carry_out(ripe, marks, done)
+            await self._carry_out(ripe, marked, done)
         return done
 
     async def _merge(self, done: Done) -> None:
@@ -119,15 +119,6 @@ class Janitor:
             progress=self._progress,
         )
 
-    async def _marks(self) -> dict[Digest, float]:
-        """What is condemned, and since when."""
-        found: dict[Digest, float] = {}
-        async for key, info in listing(self._store, CONDEMNED):
-            digest = digest_of_mark(key)
-            if digest is not None:
-                found[digest] = info.modified
-        return found
-
     async def _condemn(self, due: Iterable[Due]) -> int:
         async def mark(one: Due) -> bool:
             text = json.dumps({"v": 1, "why": one.why.value, "size": one.record.size})
@@ -137,11 +128,11 @@ class Janitor:
 
         return len(await self._each("condemned", list(due), mark))
 
-    async def _carry_out(self, ripe: Sequence[Digest], marks: dict[Digest, float], done: Done) -> None:
+    async def _carry_out(self, ripe: Sequence[Digest], marked: dict[Digest, float], done: Done) -> None:
         due = {one.digest: one for one in done.plan.due}
-        wanted = [one for one in ripe if one in due and due[one].record.used <= marks[one]]
+        wanted = [one for one in ripe if one in due and due[one].record.used <= marked[one]]
         again = (await self._ledger.used()).last
-        going = {one for one in wanted if again.get(one, 0.0) <= marks[one]}
+        going = {one for one in wanted if again.get(one, 0.0) <= marked[one]}
         done.kept = len(ripe) - len(going)
         used = [one for one in ripe if one in due and one not in going]
         self._metrics.rescued_total.labels("janitor").inc(len(used))
@@ -151,7 +142,7 @@ class Janitor:
         # As the plan has them: what names nothing first, then manifests, then their indexes.
         for level in _levels([one for one in done.plan.due if one.digest in going], names):
             free = [one for one in level if not standing.intersection(names.get(one.digest, ()))]
-            gone = await self._each("deleted", free, lambda one: self._delete(one, marks[one.digest]))
+            gone = await self._each("deleted", free, lambda one: self._delete(one, marked[one.digest]))
             standing.difference_update(one.digest for one in gone)
             done.deleted += len(gone)
             done.bytes += sum(one.record.size for one in gone)

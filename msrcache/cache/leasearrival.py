@@ -29,6 +29,7 @@ from msrcache.cache.leaserules import (
     ending,
 )
 from msrcache.cache.rungs import Rungs
+from msrcache.config.cache import LeaseSection
 from msrcache.oci.peers import Holder, NotFollowed, Sign
 from msrcache.storage.errors import Denied, LeftAlone, NoSpace, ReadOnly, StorageError, Unusable
 from msrcache.telemetry.clock import Clock
@@ -54,6 +55,11 @@ class LeaseSettings:
     ttl: float = 10.0
     patience: float = 2.0
     threshold: int = 1 << 20
+
+    @classmethod
+    def of(cls, section: LeaseSection) -> "LeaseSettings":
+        """As they are configured."""
+        return cls(ttl=section.ttl, patience=section.patience, threshold=section.threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,15 @@ from msrcache.cache.expiry import Holdings, aged
 from msrcache.cache.journal import HEADER, LARGEST, Record, Unreadable, merged_text, read_journal, read_merged
 from msrcache.cache.layout import (
     BLOBS,
+    CONDEMNED,
     LOOKED,
     MERGED,
+    REPOSITORIES,
     SHARDS,
     USES,
     clock_key,
     digest_of_blob,
+    digest_of_mark,
     merged_key,
     shard_of_blobs,
 )
@@ -49,6 +52,8 @@ BYTES = 100
 """Of a record."""
 AT_ONCE = 500
 """Keys that are removed with one call."""
+TOLD_EVERY = 10_000
+"""Blobs or links that are listed between two words of progress."""
 
 
 class Blocked(Exception):
@@ -177,6 +182,26 @@ async def listing(store: Store, prefix: str) -> AsyncGenerator[tuple[str, Object
                 yield item
     except NotFound:
         return
+
+
+async def links(store: Store, progress: Progress) -> AsyncGenerator[tuple[str, ObjectInfo], None]:
+    """All that stands below the repositories, telling how far it is."""
+    number = 0
+    async with aclosing(listing(store, REPOSITORIES)) as items:
+        async for item in items:
+            number += 1
+            if number % TOLD_EVERY == 0:
+                progress("links listed", number, 0)
+            yield item
+
+
+async def marks(store: Store) -> dict[Digest, float]:
+    """What is condemned, and since when by the store's clock. Raises StorageError."""
+    return {
+        digest: info.modified
+        async for key, info in listing(store, CONDEMNED)
+        if (digest := digest_of_mark(key)) is not None
+    }
 
 
 async def removed(store: Store, keys: list[str]) -> None:

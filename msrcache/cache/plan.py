@@ -12,14 +12,13 @@ from typing import Final
 from msrcache.cache.expiry import Due, Holdings, Terms, due, held_back
 from msrcache.cache.layout import (
     LEASES,
-    REPOSITORIES,
     blob_key,
     digest_of_lease,
     digest_of_link,
     is_revision,
     repository_of,
 )
-from msrcache.cache.ledger import Progress, listing
+from msrcache.cache.ledger import Progress, links, listing
 from msrcache.oci.digest import Digest
 from msrcache.oci.errors import ManifestInvalid
 from msrcache.oci.manifest import LARGEST, children
@@ -29,8 +28,6 @@ from msrcache.storage.store import Store
 
 READ_AT_ONCE: Final = 8
 """Manifests."""
-TOLD_EVERY: Final = 10_000
-"""Links."""
 
 
 class Digests:
@@ -122,11 +119,7 @@ def height(digest: Digest, names: dict[Digest, tuple[Digest, ...]]) -> int:
 
 async def _linked(store: Store, pins: Sequence[re.Pattern[str]], progress: Progress) -> Linked:
     linked, pinned = Linked(), Pinned(pins)
-    number = 0
-    async for key, _ in listing(store, REPOSITORIES):
-        number += 1
-        if number % TOLD_EVERY == 0:
-            progress("links listed", number, 0)
+    async for key, _ in links(store, progress):
         if (digest := digest_of_link(key)) is None:
             continue
         if is_revision(key):

@@ -6,14 +6,12 @@ question to the upstream.
 
 from collections.abc import Collection
 
-from msrcache.cache.layout import REPOSITORIES, current_of, digest_of_link, parse_link
-from msrcache.cache.ledger import AT_ONCE, Progress, listing, removed
+from msrcache.cache.layout import current_of, digest_of_link, parse_link
+from msrcache.cache.ledger import AT_ONCE, Progress, links, removed
 from msrcache.cache.links import LINK_LIMIT
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import NotFound
 from msrcache.storage.store import Store
-
-TOLD_EVERY = 10_000
 
 
 async def unlink(store: Store, gone: Collection[Digest], *, progress: Progress) -> int:
@@ -21,11 +19,8 @@ async def unlink(store: Store, gone: Collection[Digest], *, progress: Progress) 
     if not gone:
         return 0
     found: list[str] = []
-    count = number = 0
-    async for key, _ in listing(store, REPOSITORIES):
-        number += 1
-        if number % TOLD_EVERY == 0:
-            progress("links listed", number, 0)
+    count = 0
+    async for key, _ in links(store, progress):
         if (digest := digest_of_link(key)) is None or digest not in gone:
             continue
         found.append(key)
