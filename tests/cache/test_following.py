@@ -4,6 +4,8 @@ Here the lease's turns are written by the test; how they are found is the busine
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from msrcache.oci.ranges import RangeRequest
 from msrcache.oci.registry import Blob, Outcome
 from tests.cache.fleet import HOLDER, leases
 from tests.cache.kitchen import B, Cache, blob_pull, cache
-from tests.cache.replicas import DATA, HALF, two_replicas
+from tests.cache.replicas import DATA, HALF, Two, two_replicas
 
 FOLLOW = Follow(HOLDER)
 
@@ -136,38 +138,38 @@ async def test_a_holder_that_died_over_its_last_byte_is_succeeded_without_a_fetc
         assert two.turns.script.told == ["failed: nofill", "failed: nofill", "stored", "left"]
 
 
-async def test_a_follower_that_waits_for_the_store_gives_its_room_away(tmp_path: Path) -> None:
-    """It is one of those behind (backlog): given up, it watches no longer, and nobody's pull is cut."""
+@asynccontextmanager
+async def _watching_the_store(path: Path) -> AsyncIterator[Two]:
+    """The second one has all of it, has given it to its client, and watches until the first has stored it: for ever."""
     turns = leases(FOLLOW, Found())
     never = asyncio.Event()
     turns.script.gate = lambda turn: never if isinstance(turn, Found) else None
-    async with two_replicas(tmp_path, turns) as two:
+    async with two_replicas(path, turns) as two:
         reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
         await two.finished()
         assert await reading == DATA
         await turns.script.asked.wait()
+        yield two
+
+
+async def test_a_follower_that_waits_for_the_store_gives_its_room_away(tmp_path: Path) -> None:
+    """It is one of those behind (backlog): given up, it watches no longer, and nobody's pull is cut."""
+    async with _watching_the_store(tmp_path) as two:
         waiting = two.b.pulls.fills.find(two.digest)
         assert waiting is not None
         assert waiting.reserved == len(DATA)
         waiting.give_up()
         await two.b.pulls.settled()
         assert two.b.spool.used == 0
-        assert turns.script.told[-1] == "left"
+        assert two.turns.script.told[-1] == "left"
 
 
 async def test_leaving_waits_for_no_store_that_another_replica_writes_to(tmp_path: Path) -> None:
     """All of it is here and somebody else stores it: a drain is not held up by that."""
-    turns = leases(FOLLOW, Found())
-    never = asyncio.Event()
-    turns.script.gate = lambda turn: never if isinstance(turn, Found) else None
-    async with two_replicas(tmp_path, turns) as two:
-        reading = asyncio.create_task(two.b.get(blob_pull(two.digest)))
-        await two.finished()
-        assert await reading == DATA
-        await turns.script.asked.wait()
+    async with _watching_the_store(tmp_path) as two:
         async with asyncio.timeout(PUBLISHED_WITHIN / 2):
             await two.b.pulls.close()
-        assert turns.script.told == ["failed: nofill", "left"]
+        assert two.turns.script.told == ["failed: nofill", "left"]
 
 
 async def test_a_holder_that_neither_beats_nor_sends_is_left(tmp_path: Path) -> None:
