@@ -50,6 +50,15 @@ async def counted(running: RunningCache, series: str) -> float:
     return value((await pull(running.port, "/metrics")).body.decode(), series)
 
 
+async def reached(running: RunningCache, series: str, least: float) -> None:
+    """Returns when the series has come to this value."""
+
+    async def there() -> bool:
+        return await counted(running, series) >= least
+
+    await until(there, what=f"{series} to reach {least:g}")
+
+
 def value(told: str, series: str) -> float:
     """The same of a text."""
     found = re.search(rf"^{re.escape(series)} (\S+)$", told, re.MULTILINE)
@@ -180,10 +189,12 @@ async def test_metrics_are_those_of_all(tmp_path: Path) -> None:
     async with scripted() as upstream, crew(tmp_path, upstream) as running:
         path = upstream.publish_blob(DATA)
         assert (await pull(running.port, path)).body == DATA
+        await reached(running, 'msrcache_fills_total{ending="complete"}', 1)  # until then a pull is no hit
         for worker, times in zip(running.workers, (3, 4), strict=True):
             for _ in range(times):
                 async with pulling_at(running, worker, path) as client:
                     assert await client.rest() == DATA
+        await reached(running, hits, 7)  # counted behind the last byte that the client has read
         for worker in running.workers:
             async with pulling_at(running, worker, "/metrics") as answer:
                 told = (await answer.rest()).decode()

@@ -11,7 +11,8 @@ from msrcache.storage.errors import Unavailable
 from tests.contract.harness import Spooler, keys, pattern, read, rest
 from tests.nfs.harness import NodesHarness, on_nodes
 from tests.stage.nodes.fleet import Fleet
-from tests.stage.nodes.remote import RemoteDriver
+from tests.stage.nodes.remote import Agent, RemoteDriver
+from tests.stage.process import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -74,6 +75,12 @@ async def alive(driver: RemoteDriver) -> None:
     assert await driver.calls.python("result = 7") == 7
 
 
+async def threads(node: Agent, number: int) -> bool:
+    """Whether the drivers there have so many threads."""
+    source = "import threading; result = sum(t.name.startswith('filesystem') for t in threading.enumerate())"
+    return bool(await node.python(source) == number)
+
+
 @pytest.mark.parametrize("linking", [True, False], ids=["linked", "copied"])
 async def test_a_server_that_hangs(nodes: Fleet, spool: Spooler, *, linking: bool) -> None:
     """Commit, put, create, open and a body wait for it; the loop does not; all is right when it goes on."""
@@ -95,15 +102,13 @@ async def test_more_hanging_calls_than_threads(nodes: Fleet) -> None:
         await driver.put("a", b"1")
         async with hung(nodes):
             calls = [asyncio.create_task(driver.stat(f"missing/{number}")) for number in range(120)]
-            await alive(driver)
+            # They come to the node behind the next question, and only a call that has begun keeps a thread.
+            await until(lambda: threads(stores.here, 25), what="the calls to take every thread")
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
             await alive(driver)
-            threads = await stores.here.python(
-                "import threading; result = [t.name for t in threading.enumerate() if t.name.startswith('filesystem')]"
-            )
-            assert len(threads) == 25
+            assert await threads(stores.here, 25)
         assert (await driver.stat("a")).size == 1
         await driver.close()
 
