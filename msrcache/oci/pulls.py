@@ -77,6 +77,19 @@ class ManifestPull(_Asked):
     accept: tuple[str, ...] = ()
     head: bool = False
 
+    def by(self, right: Right, *, request_id: str | None = None, address: str | None = None) -> Self:
+        """As every pull's; spelt out because `replace` is a twentieth of what a manifest's hit costs."""
+        return type(self)(
+            right=right,
+            request_id=self.request_id if request_id is None else request_id,
+            address=self.address if address is None else address,
+            namespace=self.namespace,
+            repository=self.repository,
+            reference=self.reference,
+            accept=self.accept,
+            head=self.head,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobPull(_Asked):
@@ -157,9 +170,9 @@ def _parse(method: str, path: str, query: Mapping[str, Sequence[str]], headers: 
     name, word, tail = _split(path)
     match word:
         case "manifests":
-            manifest = _manifest(name, tail, head=method == "HEAD")
             accept = _accepted(headers)
-            return replace(manifest, accept=accept) if accept else manifest
+            parse = _manifest if sum(map(len, accept)) <= USUAL else _manifest.__wrapped__
+            return parse(name, tail, accept, head=method == "HEAD")
         case "blobs":
             blob = _blob(name, tail, head=method == "HEAD")
             # RFC 9110 14.2: Range is for GET only.
@@ -186,13 +199,13 @@ def _split(path: str) -> tuple[str, str, str]:
 
 # The same few names are asked for over and over. What is no name raises, and is not remembered.
 @lru_cache(REMEMBERED)
-def _manifest(name: str, reference: str, *, head: bool) -> ManifestPull:
+def _manifest(name: str, reference: str, accept: tuple[str, ...], *, head: bool) -> ManifestPull:
     repository = Repository.parse(name)
     try:
         parsed = parse_reference(reference)
     except TagInvalid as error:
         raise ManifestUnknown(error.message) from None
-    return ManifestPull(repository=repository, reference=parsed, head=head)
+    return ManifestPull(repository=repository, reference=parsed, accept=accept, head=head)
 
 
 @lru_cache(REMEMBERED)

@@ -6,37 +6,49 @@ Not here: bodies of blobs (deliver), which answer it is (handlers).
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion, web
 from multidict import CIMultiDict
 
 from msrcache.oci.descriptor import OCTETS, Descriptor
 from msrcache.oci.errors import CONTENT_TYPE, RegistryError, Unauthorized
 from msrcache.oci.registry import Answer, Outcome
 from msrcache.server.exchange import Exchange
-from msrcache.server.sent import send
+from msrcache.server.sent import Head, send
 
 API_VERSION: Final = "registry/2.0"
 ALWAYS: Final = "max-age=31536000"
 """A blob never changes; Docker Registry's own value."""
 SMALL: Final = 256 * 1024
 """Bytes of a body up to which an answer is written in one piece."""
+REMEMBERED: Final = 512
+"""Heads that are kept rendered; each is about as large as its headers."""
 LINK: Final = re.compile(r"<([^<>]*)>(.*)", re.DOTALL)
 
 
 def heading(exchange: Exchange, given: Mapping[str, str]) -> CIMultiDict[str]:
     """The given headers with those that every answer has."""
+    namespace = getattr(exchange.pull, "namespace", None)
+    headers = _merged(given, exchange.settings.headers, namespace)
+    if "X-Request-Id" not in headers:
+        headers["X-Request-Id"] = exchange.request_id
+    return headers
+
+
+def _merged(
+    given: Mapping[str, str], operators: Mapping[str, tuple[str, ...]], namespace: str | None
+) -> CIMultiDict[str]:
     headers = CIMultiDict(given)
+    headers.popall("X-Request-Id", None)  # only the operator may say another than ours
     headers["Docker-Distribution-Api-Version"] = API_VERSION
-    headers["X-Request-Id"] = exchange.request_id
     headers["Server"] = "msrcache"
-    for name, values in exchange.settings.headers.items():
+    for name, values in operators.items():
         headers.popall(name, None)
         for value in values:
             headers.add(name, value)
-    namespace = getattr(exchange.pull, "namespace", None)
     if namespace:
         headers["OCI-Namespace"] = namespace
     return headers
@@ -46,25 +58,61 @@ async def answer(
     exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes = b""
 ) -> web.StreamResponse:
     """Send a whole answer. To HEAD no body goes out, but its length is told."""
-    merged = heading(exchange, headers)
-    if exchange.request.method == "HEAD" or status == 304:
-        merged.setdefault("Content-Length", str(len(body)))
+    request, operators = exchange.request, exchange.settings.headers
+    bare = request.method == "HEAD" or status == 304
+    if len(body) > SMALL and not bare:
+        return await _answer_large(exchange, status, headers, body)
+    told = _Told(
+        status,
+        request.version,
+        bool(request.keep_alive) and not exchange.closing,
+        tuple(headers.items()),
+        tuple(operators.items()) if operators else (),
+        getattr(exchange.pull, "namespace", None),
+        len(body),
+        bare,
+    )
+    # Strangers choose what is wrong, and how: that is not remembered.
+    head = _head(told) if status < 400 else _head.__wrapped__(told)
+    if bare:
         body = b""
-    else:
-        merged["Content-Length"] = str(len(body))
-        merged.setdefault("Content-Type", OCTETS)
-    if len(body) > SMALL:
-        return await _answer_large(exchange, status, merged, body)
-    response = await send(exchange.request, status, merged, body, closing=exchange.closing)
+    response = await send(request, head, body, request_id=exchange.request_id)
     exchange.answering(status)
     exchange.sent = len(body)
     return response
 
 
+class _Told(NamedTuple):
+    """All that the remembered part of a head depends on."""
+
+    status: int
+    version: HttpVersion
+    keep_alive: bool
+    given: tuple[tuple[str, str], ...]
+    operators: tuple[tuple[str, tuple[str, ...]], ...]
+    namespace: str | None
+    length: int
+    bare: bool
+
+
+@lru_cache(REMEMBERED)
+def _head(told: _Told) -> Head:
+    headers = _merged(CIMultiDict(told.given), dict(told.operators), told.namespace)
+    if told.bare:
+        headers.setdefault("Content-Length", str(told.length))
+    else:
+        headers["Content-Length"] = str(told.length)
+        headers.setdefault("Content-Type", OCTETS)
+    return Head.of(told.status, told.version, headers, keep_alive=told.keep_alive)
+
+
 async def _answer_large(
-    exchange: Exchange, status: int, headers: CIMultiDict[str], body: bytes
+    exchange: Exchange, status: int, headers: Mapping[str, str], body: bytes
 ) -> web.StreamResponse:
-    response = web.Response(status=status, headers=headers, body=body)
+    merged = heading(exchange, headers)
+    merged.popall("Content-Length", None)
+    merged.setdefault("Content-Type", OCTETS)
+    response = web.Response(status=status, headers=merged, body=body)
     if exchange.closing:
         response.force_close()
     await response.prepare(exchange.request)

@@ -36,7 +36,7 @@ from msrcache.server.limits import ConnectionLimits
 from msrcache.server.listener import Contexts, Door, Listener
 from msrcache.server.salts import Salts
 from msrcache.server.sending import Reader
-from msrcache.server.sent import send
+from msrcache.server.sent import Head, send
 from msrcache.server.settings import PeerSettings
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.logs import REQUEST_ID, get_logger
@@ -328,7 +328,9 @@ async def _bare(exchange: Exchange, status: int) -> web.StreamResponse:
     if exchange.begun:
         exchange.connection.cut()
         raise ConnectionResetError("the answer had begun")
-    headers = CIMultiDict({"Content-Length": "0"})
-    response = await send(exchange.request, status, headers, b"", closing=exchange.closing)
+    request, headers = exchange.request, CIMultiDict({"Content-Length": "0"})
+    keep_alive = bool(request.keep_alive) and not exchange.closing
+    head = Head.of(status, request.version, headers, keep_alive=keep_alive)
+    response = await send(request, head, b"")
     exchange.answering(status)
     return response

@@ -1,15 +1,18 @@
 """A small answer written in one go: head and body in one piece, past the library's response object.
 
-What a manifest's hit costs is mostly the making of its answer; rendered here it is half of that.
+What a manifest's hit costs is mostly the making of its answer. So the part of a head that is the same each time is
+rendered once (Head) and remembered by whoever makes it; only the date and the request's id are this answer's own.
 Not here: which headers (answers), large bodies (deliver).
 """
 
 import time
+from dataclasses import dataclass
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
-from aiohttp import web
+from aiohttp import HttpVersion, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
@@ -38,36 +41,64 @@ class Sent(web.StreamResponse):
         del data
 
 
+@cache
+def sent(status: int, *, keep_alive: bool) -> Sent:
+    """One for all such answers: there is nothing in it that changes."""
+    return Sent(status, keep_alive=keep_alive)
+
+
 class Clockwork:
     """The Date of answers, made once a second."""
 
     def __init__(self) -> None:
         self._second = 0
-        self._text = ""
+        self._line = b""
 
-    def date(self) -> str:
-        """Now, as RFC 9110 5.6.7 has it."""
+    def line(self) -> bytes:
+        """Now, as RFC 9110 5.6.7 has it, as a header line."""
         second = int(time.time())
         if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True)
-        return self._text
+            self._second, self._line = second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+        return self._line
 
 
 _CLOCKWORK: Final = Clockwork()
 
 
-async def send(
-    request: web.BaseRequest, status: int, headers: CIMultiDict[str], body: bytes, *, closing: bool
-) -> Sent:
-    """Write the answer. Raises ConnectionResetError where the connection is gone; waits for a slow client."""
-    keep_alive = bool(request.keep_alive) and not closing
-    headers.setdefault("Date", _CLOCKWORK.date())
-    version = request.version
-    if not keep_alive:
-        headers["Connection"] = "close"
-    elif version.minor == 0:
-        headers["Connection"] = "keep-alive"
-    data = _head(f"HTTP/{version.major}.{version.minor} {status} {PHRASES.get(status, '')}", headers) + body
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A rendered head without its Date and its request's id, where these are not among the headers given."""
+
+    lines: bytes
+    status: int
+    keep_alive: bool
+    dated: bool
+    identified: bool
+
+    @classmethod
+    def of(cls, status: int, version: HttpVersion, headers: CIMultiDict[str], *, keep_alive: bool) -> Self:
+        """Raises ValueError where a header's value would begin another header."""
+        if not keep_alive:
+            headers["Connection"] = "close"
+        elif version.minor == 0:
+            headers["Connection"] = "keep-alive"
+        first = f"HTTP/{version.major}.{version.minor} {status} {PHRASES.get(status, '')}"
+        lines = [first, *[f"{name}: {value}" for name, value in headers.items()]]
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+            raise ValueError("a header's value would begin another header")
+        data = text.encode("utf-8", "surrogateescape") + b"\r\n"
+        return cls(data, status, keep_alive, "Date" in headers, "X-Request-Id" in headers)
+
+
+async def send(request: web.BaseRequest, head: Head, body: bytes, *, request_id: str = "") -> Sent:
+    """Write the answer. Raises ConnectionResetError where the connection is gone; waits for a slow client.
+
+    `request_id` has been parsed: letters, digits and signs that end no line.
+    """
+    date = b"" if head.dated else _CLOCKWORK.line()
+    name = b"" if head.identified or not request_id else f"X-Request-Id: {request_id}\r\n".encode()
+    data = b"".join((head.lines, date, name, b"\r\n", body))
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has left")
@@ -78,12 +109,4 @@ async def send(
     writer = request.writer
     writer.output_size += len(data)  # what the server asks to know whether an answer has begun
     await writer.drain()
-    return Sent(status, keep_alive=keep_alive)
-
-
-def _head(first: str, headers: CIMultiDict[str]) -> bytes:
-    lines = [first, *[f"{name}: {value}" for name, value in headers.items()]]
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
-        raise ValueError("a header's value would begin another header")
-    return text.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
+    return sent(head.status, keep_alive=head.keep_alive)

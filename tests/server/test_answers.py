@@ -91,3 +91,38 @@ async def test_the_namespace_is_echoed(served: Served) -> None:
     served.registry.hold_manifest("v1", b"{}")
     reply = await (await served.connect()).ask("/v2/a/manifests/v1?ns=registry.example.test")
     assert reply["OCI-Namespace"] == "registry.example.test"
+
+
+async def test_what_is_remembered_of_a_head_is_only_what_is_the_same(served: Served) -> None:
+    """The same manifest by GET, HEAD, 304, HTTP/1.0 and after a reload: each answer has its own head."""
+    served.registry.hold_manifest("v1", b"{}")
+    client = await served.connect()
+    first, second = [await client.ask("/v2/a/manifests/v1") for _ in range(2)]
+    own = {"x-request-id", "date"}
+    assert {k: v for k, v in first.headers.items() if k not in own} == {
+        k: v for k, v in second.headers.items() if k not in own
+    }
+    assert first["X-Request-Id"] != second["X-Request-Id"]
+    assert len(second.headers["date"]) == 1
+    head = await client.ask("/v2/a/manifests/v1", method="HEAD")
+    assert (head.status, head["Content-Length"], head.body) == (200, "2", b"")
+    known = await client.ask("/v2/a/manifests/v1", headers=f"If-None-Match: {first['ETag']}\r\n")
+    assert (known.status, known.body) == (304, b"")
+    await served.service.reload(ServerSettings(headers={"X-Site": ("lyon", "paris")}))
+    assert (await client.ask("/v2/a/manifests/v1")).headers["x-site"] == ["lyon", "paris"]
+    old = await served.connect()
+    await old.send("GET /v2/a/manifests/v1 HTTP/1.0\r\nHost: cache.test\r\n\r\n")
+    reply = await old.reply()
+    assert (reply["Connection"], reply.body) == ("close", b"{}")
+
+
+async def test_operators_have_the_last_word_on_headers() -> None:
+    """http.headers may say another Date, id and server than ours; each is sent once."""
+    own = {"Date": ("never",), "x-request-id": ("one", "two"), "Server": ("other",)}
+    async with serving(ServerSettings(headers=own)) as served:
+        served.registry.hold_manifest("v1", b"{}")
+        client = await served.connect()
+        for _ in range(2):
+            reply = await client.ask("/v2/a/manifests/v1")
+            found = {name: reply.headers[name.lower()] for name in own}
+            assert found == {name: list(values) for name, values in own.items()}
