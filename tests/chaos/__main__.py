@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +27,12 @@ from tests.stage.push import Pusher, pusher
 
 REPOSITORY: Final = "chaos/app"
 SIZES: Final = (60_000, 400_000, 1_500_000, 3_000_000, 6_000_000, 12_000_000)
-FIRST: Final = 12
+FIRST: Final = 18
 NEW_EVERY: Final = 4.0
 """Seconds after which there is something new to pull, cold."""
 BEGIN, MARK = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
-LOGGED = re.compile(
-    r'\[(?P<time>[^]]+)\] "GET \S+/blobs/(?P<digest>sha256:[0-9a-f]{64})\S* HTTP/[\d.]+" (?P<status>\d+) (?P<size>\d+)'
-)
+BLOB = re.compile(r"(?<=/blobs/)sha256:[0-9a-f]{64}$")
 
 
 async def new_blob(push: Pusher, number: int, seed: int) -> Wanted:
@@ -55,16 +52,11 @@ async def stock(push: Pusher, shelf: list[Wanted], until: asyncio.Event, seed: i
 
 
 def sent(stage: Fleet, began: float) -> list[Sent]:
-    """What the registry's own log says that it sent of blobs."""
-    log = stage.registry.process.log.read_text(errors="replace")
-    epoch = time.time() - time.monotonic() + began
+    """What of blobs was handed to the replicas: a registry itself counts what it wrote into a wire that broke."""
     return [
-        Sent(
-            found["digest"],
-            int(found["size"]),
-            datetime.strptime(found["time"], "%d/%b/%Y:%H:%M:%S %z").timestamp() - epoch,
-        )
-        for found in LOGGED.finditer(log)
+        Sent(found[0], body.count, body.asked - began)
+        for body in stage.network.bodies()
+        if body.status in (200, 206) and (found := BLOB.search(body.path)) is not None
     ]
 
 
@@ -117,6 +109,7 @@ async def run(folder: Path, arguments: argparse.Namespace) -> Verdict:
             crowd.pulled,
             hand.windows,
             sent(stage, began),
+            deleted=stage.deleted(began),
             threshold=THRESHOLD,
             wrong_stored=await asyncio.to_thread(wrong_in, stage, shelf),
             leftovers=left,
@@ -132,6 +125,7 @@ def main() -> int:
     parser.add_argument(
         "--most", type=float, default=MOST, help="more upstream bytes over unique ones make it red"
     )
+    parser.add_argument("--deleted", type=int, default=20, help="fewer blobs that expired make it red")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--write", type=Path, help="a page with the marks of a chaos table")
     parser.add_argument("--folder", type=Path, help="keeps configurations and logs there")
@@ -139,7 +133,9 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         verdict = asyncio.run(run(arguments.folder or Path(temporary), arguments))
-    reasons = verdict.red(pulls=arguments.pulls, rounds=arguments.rounds, most=arguments.most)
+    reasons = verdict.red(
+        pulls=arguments.pulls, rounds=arguments.rounds, most=arguments.most, deleted=arguments.deleted
+    )
     print(f"\n{verdict.table()}\n")
     for reason in reasons:
         print(f"RED: {reason}")

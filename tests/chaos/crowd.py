@@ -16,6 +16,8 @@ TRIES: Final = 8
 PIECE: Final = 64 * 1024
 NEW: Final = 6
 """A client asks for one of so many newest blobs in one of two pulls: a cold crowd."""
+SLEEPERS: Final = 12
+"""The first so many are asked for in one of thirty pulls: they expire, and come again."""
 PAUSE: Final = 1.5
 """Seconds at most between two pulls of a client: the machine is for the replicas, too."""
 
@@ -59,10 +61,16 @@ class Crowd:
         self, session: aiohttp.ClientSession, chance: random.Random, until: asyncio.Event
     ) -> None:
         while not until.is_set():
-            wanted = chance.choice(self.shelf[-NEW:] if chance.random() < 0.5 else self.shelf)
+            wanted = self._next(chance)
             self.pulled.append(pulled := Pulled(wanted.digest, wanted.size))
             await self._pull(session, wanted, pulled)
             await asyncio.sleep(chance.uniform(0, PAUSE))
+
+    def _next(self, chance: random.Random) -> Wanted:
+        luck = chance.random()
+        if luck < 0.03 or len(self.shelf) <= SLEEPERS:
+            return chance.choice(self.shelf[:SLEEPERS])
+        return chance.choice(self.shelf[-NEW:] if luck < 0.5 else self.shelf[SLEEPERS:])
 
     async def _pull(self, session: aiohttp.ClientSession, wanted: Wanted, pulled: Pulled) -> None:
         body, hasher = 0, hashlib.sha256()

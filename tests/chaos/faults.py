@@ -3,14 +3,14 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.chaos.fleet import Fleet, pause
 from tests.chaos.plan import Fault, Kind
 from tests.chaos.verdict import Window
-from tests.stage.toxics import Toxic
+from tests.chaos.wire import Spoil
 
 ALL = (
     Kind.STORE_SLOW,
@@ -95,24 +95,6 @@ async def _drain(fleet: Fleet, fault: Fault) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _cut(proxies: Sequence[Toxic]) -> AsyncIterator[None]:
-    await _each(proxies, lambda one: one.enable(up=False))
-    try:
-        yield
-    finally:
-        await _each(proxies, lambda one: one.enable(up=True))
-
-
-@asynccontextmanager
-async def _toxic(proxies: Sequence[Toxic], kind: str, attributes: dict[str, int]) -> AsyncIterator[None]:
-    await _each(proxies, lambda one: one.add(kind, attributes))
-    try:
-        yield
-    finally:
-        await _each(proxies, lambda one: one.remove(kind))
-
-
-@asynccontextmanager
 async def _refusing(fleet: Fleet, how: str) -> AsyncIterator[None]:
     await fleet.front.refuse(how, on=True)
     try:
@@ -132,8 +114,34 @@ async def _clock(fleet: Fleet, fault: Fault) -> AsyncIterator[None]:
         replica.set_clock(0)
 
 
-async def _each(proxies: Sequence[Toxic], do: Callable[[Toxic], Awaitable[None]]) -> None:
-    await asyncio.gather(*(do(one) for one in proxies))
+def _wire(what: str, spoil: Callable[[float], Spoil], *, all_of_them: bool = False) -> Doing:
+    """Spoil the wires of a replica, or of all; `spoil` is given the size of the fault."""
+    return lambda fleet, fault: fleet.network.spoilt(
+        fleet.to(what, None if all_of_them else fault.replica), spoil(fault.size)
+    )
+
+
+def _cut(size: float) -> Spoil:
+    del size
+    return Spoil(refused=True)
+
+
+def _dumb(size: float) -> Spoil:
+    del size
+    return Spoil(silent=True)
+
+
+def _late(size: float) -> Spoil:
+    return Spoil(delay=0.2 + 0.8 * size)
+
+
+def _narrow(size: float) -> Spoil:
+    return Spoil(rate=int(300_000 + 2_000_000 * size))
+
+
+def _broken(size: float) -> Spoil:
+    """An orderly end, which only the length betrays, or a reset."""
+    return Spoil(after=int(200_000 + 2_000_000 * size), reset=size < 0.5)
 
 
 DOINGS: dict[Kind, Doing] = {
@@ -141,20 +149,18 @@ DOINGS: dict[Kind, Doing] = {
     Kind.STOP: _stop,
     Kind.RESTART: _restart,
     Kind.DRAIN: _drain,
-    Kind.CUT_UPSTREAM: lambda fleet, fault: _cut(fleet.to("upstream", fault.replica)),
-    Kind.CUT_STORE: lambda fleet, fault: _cut(fleet.to("store", fault.replica)),
-    Kind.CUT_PEERS: lambda fleet, fault: _cut(fleet.to("peer", fault.replica)),
-    Kind.STORE_SLOW: lambda fleet, fault: _toxic(
-        fleet.to("store"), "latency", {"latency": int(200 + 800 * fault.size), "jitter": 100}
-    ),
+    Kind.CUT_UPSTREAM: _wire("upstream", _cut),
+    Kind.CUT_STORE: _wire("store", _cut),
+    Kind.CUT_PEERS: _wire("peer", _cut),
+    Kind.CUT_CLIENTS: _wire("front", _cut),
+    Kind.DUMB_UPSTREAM: _wire("upstream", _dumb),
+    Kind.DUMB_STORE: _wire("store", _dumb),
+    Kind.DUMB_PEERS: _wire("peer", _dumb),
+    Kind.STORE_SLOW: _wire("store", _late, all_of_them=True),
     Kind.STORE_FULL: lambda fleet, _: _refusing(fleet, "full"),
     Kind.STORE_DENIED: lambda fleet, _: _refusing(fleet, "denied"),
-    Kind.UPSTREAM_DOWN: lambda fleet, _: _cut(fleet.to("upstream")),
-    Kind.UPSTREAM_SLOW: lambda fleet, fault: _toxic(
-        fleet.to("upstream"), "bandwidth", {"rate": int(300 + 2000 * fault.size)}
-    ),
-    Kind.UPSTREAM_BROKEN: lambda fleet, fault: _toxic(
-        fleet.to("upstream"), "limit_data", {"bytes": int(200_000 + 2_000_000 * fault.size)}
-    ),
+    Kind.UPSTREAM_DOWN: _wire("upstream", _cut, all_of_them=True),
+    Kind.UPSTREAM_SLOW: _wire("upstream", _narrow, all_of_them=True),
+    Kind.UPSTREAM_BROKEN: _wire("upstream", _broken, all_of_them=True),
     Kind.CLOCK: _clock,
 }

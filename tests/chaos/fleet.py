@@ -8,27 +8,33 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import aiohttp
-
 from tests.balancers.replica import Replica
 from tests.balancers.samples import FOLDER, REPLICAS, changed
+from tests.chaos.network import Network, network
 from tests.chaos.plan import REPLICAS as COUNT
 from tests.stage.process import answers, free_port, running, start, until
 from tests.stage.registries import Kind, RunningRegistry, registry
 from tests.stage.s3services import RunningS3, versitygw
 from tests.stage.tools import need
-from tests.stage.toxics import Toxic
 
 BUCKET: Final = "chaos"
 FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 THRESHOLD: Final = 1 << 20
+TTL: Final = "6s"
+"""What nobody has pulled for so long is due; it is deleted some six seconds later (belief, URLs, journals)."""
+DELETED: Final = re.compile(
+    r"^(?P<time>[\d:]{8}) .* \| 204 \|.*\| DELETE "
+    r"\| /chaos/docker/registry/v2/blobs/sha256/../(?P<hex>[0-9a-f]{64})/data "
+)
 
 
 @dataclass(slots=True)
@@ -89,13 +95,13 @@ class Fleet:
     store: RunningS3
     front: Front
     replicas: list[ClockedReplica]
-    proxies: Mapping[str, Toxic]
+    network: Network
     url: str = ""
 
-    def to(self, what: str, replica: int | None = None) -> list[Toxic]:
-        """The ways of one replica, or of all, to the upstream or the store, or of the others to it (peer)."""
+    def to(self, what: str, replica: int | None = None) -> list[str]:
+        """The wires of a replica, or of all: to upstream and store; to it from a peer, from the balancer (front)."""
         wanted = range(COUNT) if replica is None else [replica]
-        return [self.proxies[f"{what}-{number + 1}"] for number in wanted]
+        return [f"{what}-{number + 1}" for number in wanted]
 
     def leases(self) -> list[str]:
         """Lease records in the store."""
@@ -111,33 +117,22 @@ class Fleet:
         root = self.store.folder / BUCKET / "docker/registry/v2/blobs/sha256"
         return {f"sha256:{path.parent.name}": path for path in root.glob("*/*/data")}
 
+    def deleted(self, began: float) -> dict[str, list[float]]:
+        """When each blob was deleted, by the store's own log: to the second, on the run's clock."""
+        wall, now = time.time(), time.monotonic() - began
+        today = time.localtime(wall)
+        seconds = (today.tm_hour * 60 + today.tm_min) * 60 + today.tm_sec
+        found: dict[str, list[float]] = {}
+        for line in self.store.process.log.read_text(errors="replace").splitlines():
+            if match := DELETED.match(line):
+                hour, minute, second = map(int, match["time"].split(":"))
+                ago = (seconds - (hour * 60 + minute) * 60 - second) % 86_400
+                found.setdefault(f"sha256:{match['hex']}", []).append(now - wall % 1 - ago)
+        return found
+
     def spooled(self) -> int:
         """Files in the spools."""
         return sum(len(list((self.folder / one.name).glob("spool/*.spool"))) for one in self.replicas)
-
-
-@contextlib.asynccontextmanager
-async def network(folder: Path, targets: Mapping[str, int]) -> AsyncIterator[dict[str, Toxic]]:
-    """One program with a proxy before each of these ports."""
-    program, control = need("server"), free_port()
-    url = f"http://127.0.0.1:{control}"
-
-    async def ready() -> bool:
-        return await answers(f"{url}/version")
-
-    argv: list[str | Path] = [program, "-host", "127.0.0.1", "-port", str(control)]
-    async with (
-        running("toxiproxy", argv, ready=ready, log=folder / "toxiproxy.log"),
-        aiohttp.ClientSession() as session,
-    ):
-        proxies: dict[str, Toxic] = {}
-        for name, port in targets.items():
-            front = free_port()
-            proxy = {"name": name, "listen": f"127.0.0.1:{front}", "upstream": f"127.0.0.1:{port}"}
-            async with session.post(f"{url}/proxies", json=proxy) as answer:
-                assert answer.status == 201, await answer.text()
-            proxies[name] = Toxic(front, session, f"{url}/proxies/{name}")
-        yield proxies
 
 
 FRONT = """
@@ -197,16 +192,18 @@ async def balancer(folder: Path, ports: tuple[int, ...]) -> AsyncIterator[str]:
 
 
 def _config(
-    folder: Path, number: int, port: int, peer: int, proxies: Mapping[str, Toxic], store: RunningS3
+    folder: Path, number: int, port: int, peer: int, wires: Mapping[str, int], store: RunningS3
 ) -> dict[str, object]:
     (folder / str(number)).mkdir()
     return {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": False}},
         "storage": {
-            "s3": store.settings(BUCKET, port=proxies[f"store-{number}"].port),
+            "s3": store.settings(BUCKET, port=wires[f"store-{number}"]),
             "redirect": {"disable": True},
+            "delete": {"enabled": True},
         },
+        "proxy": {"remoteurl": f"http://127.0.0.1:{wires[f'upstream-{number}']}", "ttl": TTL},
         "http": {
             "addr": f"127.0.0.1:{port}",
             "secret": "chaos-chaos-chaos-chaos",
@@ -215,14 +212,17 @@ def _config(
             "headers": {"X-Replica": [str(number)]},
         },
         "cache": {
-            "upstreams": [{"url": f"http://127.0.0.1:{proxies[f'upstream-{number}'].port}"}],
             "spool": {"path": str(folder / str(number) / "spool")},
             "peer": {
                 "addr": f"127.0.0.1:{peer}",
-                "advertise": f"127.0.0.1:{proxies[f'peer-{number}'].port}",
+                "advertise": f"127.0.0.1:{wires[f'peer-{number}']}",
             },
             "trusted": ["127.0.0.1"],
             "drain": {"delay": "3s"},
+            "belief": "4s",
+            "journal": "500ms",
+            "expiry": {"interval": "2s"},
+            "redirect": {"lifetime": "1s"},
             "upstream": {"stalltimeout": "20s"},
         },
     }
@@ -239,22 +239,25 @@ async def fleet(folder: Path) -> AsyncIterator[Fleet]:
         before = await stack.enter_async_context(front(folder, store.port))
         ports = [(free_port(), free_port()) for _ in range(COUNT)]
         targets: dict[str, int] = {}
-        for number, (_, peer) in enumerate(ports, 1):
+        for number, (port, peer) in enumerate(ports, 1):
             targets |= {
                 f"upstream-{number}": upstream.port,
                 f"store-{number}": before.port,
                 f"peer-{number}": peer,
+                f"front-{number}": port,
             }
-        proxies = await stack.enter_async_context(network(folder, targets))
+        watched = [name for name in targets if name.startswith("upstream")]
+        wires = await stack.enter_async_context(network(folder, targets, watched=watched))
         replicas = [
-            ClockedReplica(str(number), folder, port, _config(folder, number, port, peer, proxies, store))
+            ClockedReplica(str(number), folder, port, _config(folder, number, port, peer, wires.ports, store))
             for number, (port, peer) in enumerate(ports, 1)
         ]
         for one in replicas:
             stack.push_async_callback(one.stop)
         await asyncio.gather(*(one.start() for one in replicas))
-        made = Fleet(folder, upstream, store, before, replicas, proxies)
-        made.url = await stack.enter_async_context(balancer(folder, tuple(one.port for one in replicas)))
+        made = Fleet(folder, upstream, store, before, replicas, wires)
+        fronts = tuple(wires.ports[name] for name in made.to("front"))
+        made.url = await stack.enter_async_context(balancer(folder, fronts))
         yield made
 
 

@@ -23,6 +23,10 @@ class Kind(StrEnum):
     CUT_UPSTREAM = "cut from the upstream"
     CUT_STORE = "cut from the store"
     CUT_PEERS = "cut from the replicas"
+    CUT_CLIENTS = "cut from the load balancer"
+    DUMB_UPSTREAM = "no byte passes to the upstream"
+    DUMB_STORE = "no byte passes to the store"
+    DUMB_PEERS = "no byte passes to the replica"
     STORE_SLOW = "store slow"
     STORE_FULL = "store full"
     STORE_DENIED = "store denied"
@@ -34,7 +38,7 @@ class Kind(StrEnum):
 
 PROCESS: Final = (Kind.KILL, Kind.STOP, Kind.RESTART, Kind.DRAIN)
 AROUND: Final = tuple(kind for kind in Kind if kind not in PROCESS)
-LASTS: Final = {Kind.STOP: (1.0, 16.0), Kind.KILL: (0.5, 4.0), Kind.CLOCK: (2.0, 5.0)}
+LASTS: Final = {Kind.STOP: (0.1, 16.0), Kind.KILL: (0.5, 4.0), Kind.CLOCK: (2.0, 5.0)}
 """Seconds between which a fault of a kind lasts; the others: 2 to 6."""
 
 

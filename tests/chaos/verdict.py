@@ -1,19 +1,33 @@
 """What a run of chaos came to: the cause of every failure, the table, and what makes it red. Pure.
 
-An attempt may fail where its own replica was killed or stopped under it, or where its bytes were to come from an
-upstream that nobody let through. Nothing else is an excuse: no store, no peer, no clock, no drain.
+An attempt may fail where its own replica was killed, stopped or cut off under it, or where its bytes were to come from
+an upstream that nobody let through. Nothing else is an excuse: no store, no peer, no clock, no drain.
 """
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.plan import AROUND, PROCESS, Kind
 
-GONE: Final = (Kind.KILL, Kind.STOP)
-NO_UPSTREAM: Final = (Kind.CUT_UPSTREAM, Kind.UPSTREAM_DOWN, Kind.UPSTREAM_BROKEN, Kind.UPSTREAM_SLOW)
-NO_STORE: Final = (Kind.CUT_STORE, Kind.STORE_SLOW, Kind.STORE_FULL, Kind.STORE_DENIED, Kind.CLOCK)
+GONE: Final = (Kind.KILL, Kind.STOP, Kind.CUT_CLIENTS)
+NO_UPSTREAM: Final = (
+    Kind.CUT_UPSTREAM,
+    Kind.DUMB_UPSTREAM,
+    Kind.UPSTREAM_DOWN,
+    Kind.UPSTREAM_BROKEN,
+    Kind.UPSTREAM_SLOW,
+)
+NO_STORE: Final = (
+    Kind.CUT_STORE,
+    Kind.DUMB_STORE,
+    Kind.STORE_SLOW,
+    Kind.STORE_FULL,
+    Kind.STORE_DENIED,
+    Kind.CLOCK,
+)
 WRONG_SIGN: Final = (Kind.CUT_PEERS,)
 """A peer port that refuses looks like a process that is gone: by the protocol that costs one more pull."""
 AFTER: Final = 12.0
@@ -60,7 +74,7 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Bytes of a blob that the upstream sent, and when."""
+    """Bytes of a blob that the upstream's answer brought to a replica, and when they were asked for."""
 
     digest: str
     count: int
@@ -93,15 +107,16 @@ class Verdict:
     wrong_stored: int
     ratio: float
     """Upstream bytes over unique bytes of blobs above the threshold of the lease, while neither the store was at fault
-    nor the peers were cut off.
+    nor the peers were cut off. What was deleted and came again is another blob.
     """
     ratio_store: float
     """The same at all times: what a store does not take, or does not give, is fetched again."""
     ratio_small: float
+    deleted: int
     stall: float
     leftovers: dict[str, int]
 
-    def red(self, *, pulls: int, rounds: int, most: float = MOST) -> list[str]:
+    def red(self, *, pulls: int, rounds: int, most: float = MOST, deleted: int = 0) -> list[str]:
         """Why the run has failed; empty: it has not."""
         reasons = [
             f"{self.failures[UNEXCUSED]} attempts failed without an excuse" * bool(self.failures[UNEXCUSED]),
@@ -110,6 +125,7 @@ class Verdict:
             f"{self.wrong_stored} stored blobs are wrong" * bool(self.wrong_stored),
             f"upstream bytes are {self.ratio:.2f}x the unique ones" * (self.ratio > most),
             f"only {self.pulls} pulls" * (self.pulls < pulls),
+            f"only {self.deleted} blobs expired" * (self.deleted < deleted),
             *(
                 f"only {self.faults[kind]} x {kind}" * (self.faults[kind] < rounds)
                 for kind in (*PROCESS, *AROUND)
@@ -130,6 +146,7 @@ class Verdict:
             ("upstream bytes / unique bytes, above the threshold", f"{self.ratio:.2f}x"),
             ("the same, faults of the store and cut peers included", f"{self.ratio_store:.2f}x"),
             ("the same, blobs up to the threshold", f"{self.ratio_small:.2f}x"),
+            ("blobs that expired and were deleted", str(self.deleted)),
             ("longest stall of an attempt that ended well", f"{self.stall:.1f} s"),
             *((f"left over: {name}", str(count)) for name, count in sorted(self.leftovers.items())),
             *((f"fault: {kind}", f"{self.faults[kind]}x") for kind in Kind),
@@ -144,6 +161,7 @@ def judge(
     windows: Sequence[Window],
     sent: Sequence[Sent],
     *,
+    deleted: Mapping[str, Sequence[float]],
     threshold: int,
     wrong_stored: int,
     leftovers: dict[str, int],
@@ -161,24 +179,30 @@ def judge(
         failed_pulls=sum(not one.ended_well for one in pulled),
         wrong=sum(one.wrong for one in pulled),
         wrong_stored=wrong_stored,
-        ratio=_ratio(large, calm),
-        ratio_store=_ratio(large, sent),
-        ratio_small=_ratio(small, sent),
+        ratio=_ratio(large, calm, deleted),
+        ratio_store=_ratio(large, sent, deleted),
+        ratio_small=_ratio(small, sent, deleted),
+        deleted=sum(len(times) for times in deleted.values()),
         stall=max((attempt.stall for attempt in attempts if not attempt.error), default=0.0),
         leftovers=leftovers,
     )
 
 
 def _met(at: float, windows: Iterable[Window]) -> bool:
-    """Whether such a fault was felt then; the upstream's log is to the second."""
+    """Whether such a fault was felt then."""
     return any(
-        (w.kind in NO_STORE and w.meets(at - 1.0, at + 1.0, after=AFTER))
-        or (w.kind in WRONG_SIGN and w.meets(at - 1.0, at + 1.0, after=1.0))
+        (w.kind in NO_STORE and w.meets(at, at, after=AFTER))
+        or (w.kind in WRONG_SIGN and w.meets(at - 1.0, at, after=1.0))
         for w in windows
     )
 
 
-def _ratio(sizes: dict[str, int], sent: Sequence[Sent]) -> float:
-    """Bytes sent of these blobs over their sizes, each that was sent at all counted once."""
-    unique = sum(sizes[digest] for digest in {part.digest for part in sent} & sizes.keys())
+def _ratio(sizes: Mapping[str, int], sent: Sequence[Sent], deleted: Mapping[str, Sequence[float]]) -> float:
+    """Bytes sent of these blobs over their sizes, each that was sent at all counted once in each of its lives."""
+    lives = {
+        (part.digest, bisect_right(deleted.get(part.digest, ()), part.at))
+        for part in sent
+        if part.digest in sizes
+    }
+    unique = sum(sizes[digest] for digest, _ in lives)
     return sum(part.count for part in sent if part.digest in sizes) / unique if unique else 0.0
