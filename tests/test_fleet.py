@@ -90,9 +90,14 @@ async def test_replicas_tell_each_other_over_their_peer_ports(tmp_path: Path) ->
                 return digest in two.fleet.news._published
 
             await until(heard, what="news of a blob")
-            rows = await fleet(one)
-            assert rows[two.replica]["figures"]["violations"] == 0
-            assert rows[two.replica]["figures"]["lag"] >= 0
+
+            async def told() -> bool:
+                return "lag" in (await fleet(one))[two.replica]["figures"]
+
+            await until(told, what="the record with what was measured")
+            figures = (await fleet(one))[two.replica]["figures"]
+            assert figures["violations"] == 0
+            assert figures["lag"] >= 0
             await _closed(two)
 
             async def unreached() -> bool:

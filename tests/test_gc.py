@@ -138,9 +138,10 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_for_whoever_looks() -> None:
+def test_progress_is_for_whoever_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that is written over on a terminal, and not more often than can be read; elsewhere nothing."""
     terminal, file = _Terminal(), io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     for stream in (terminal, file):
         tell = told_on(stream)
         tell("blobs listed", 1, 256)

@@ -79,5 +79,8 @@ class Replica:
 
     def served(self) -> list[dict[str, object]]:
         """Its access log."""
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{")]
+        said, _, _ = self.log.read_text(errors="replace").rpartition(
+            "\n"
+        )  # the last line may be half written
+        lines = [line for line in said.splitlines() if line.startswith("{")]
         return [entry for line in lines if "path" in (entry := json.loads(line))]

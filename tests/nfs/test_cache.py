@@ -66,7 +66,7 @@ async def test_a_file_server_that_dies_in_the_middle_of_a_hit(nodes: Fleet) -> N
             assert answer.headers["x-cache"] == "hit"
             assert await answer.take(1_000_000) == data[:1_000_000]
             nodes.server.kill()
-            rest = asyncio.create_task(answer.rest())
+            rest = asyncio.create_task(answer.rest(seconds=120))
             await nodes.server.start()
             assert await rest == data[1_000_000:]
 

@@ -8,6 +8,7 @@ import pytest
 from tests.stage import clients, images
 from tests.stage.cacheprocess import cache
 from tests.stage.clients import Account, ClientFailedError
+from tests.stage.process import until
 from tests.stage.push import push
 from tests.stage.registries import Kind, RunningRegistry, htpasswd, registry
 from tests.stage.tokens import TokenServer
@@ -127,6 +128,12 @@ async def test_a_warm_pull_costs_the_upstream_one_head(
     async with cache(tmp_path / "cache", {"url": open_registry.url}) as running:
         reference = f"{running.host}/lib/app:1"
         await clients.skopeo_copy(reference, tmp_path / "cold")
+
+        async def logged() -> bool:  # the registry writes its line behind the last byte
+            fetched = [line for line in _pulls(open_registry) if line.startswith("GET") and "/blobs/" in line]
+            return len(fetched) == len(image.all_blobs())
+
+        await until(logged, what="the registry's log of the cold pull")
         before = len(_pulls(open_registry))
         await clients.skopeo_copy(reference, tmp_path / "warm")
         assert _pulls(open_registry)[before:] == ["HEAD /v2/lib/app/manifests/1"]

@@ -69,10 +69,10 @@ class Pull:
         async with asyncio.timeout(PATIENCE):
             return await self._reader.readexactly(count)
 
-    async def rest(self) -> bytes:
+    async def rest(self, *, seconds: float = PATIENCE) -> bytes:
         """All that still comes until the connection ends, however it ends."""
         parts = []
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             try:
                 while part := await self._reader.read(1 << 16):
                     parts.append(part)

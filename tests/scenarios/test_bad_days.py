@@ -25,7 +25,7 @@ from tests.upstream.played import Asked, Played, Say, byte_ranges, played
 DATA = noise(100_000, 41)
 TAG = "/v2/team/app/manifests/1"
 BLOB = f"/v2/team/app/blobs/{Digest.of(DATA)}"
-QUICK = {"access": {"mode": "open"}, "upstream": {"retries": 0, "retrybudget": "1s", "connecttimeout": "2s"}}
+QUICK = {"access": {"mode": "open"}, "upstream": {"retries": 0}}
 NOW = datetime.datetime.now(datetime.UTC)
 
 

@@ -5,19 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.plays import cache, left_behind, pull, pulling, settled, stored
+from tests.scenarios.plays import cache, following, left_behind, pull, pulling, settled, stored
 from tests.stage.images import noise
 from tests.stage.scripted import Hold, Scripted, Turn, scripted
 
 DATA = noise(300_000, 2)
 K = 120_000
-QUICK = "  upstream: {retries: 1, retrybudget: 2s, stalltimeout: 300ms, headertimeout: 2s}\n"
+QUICK = "  upstream: {retries: 1, retrybudget: 10s}\n"
+STALLS = "  upstream: {retries: 1, retrybudget: 15s, stalltimeout: 1s}\n"
 CORRUPT = DATA[:K] + bytes([DATA[K] ^ 1]) + DATA[K + 1 :]
 
 
-async def cold(folder: Path, upstream: Scripted) -> tuple[bytes, bool, int]:
+async def cold(folder: Path, upstream: Scripted, *, more: str = QUICK) -> tuple[bytes, bool, int]:
     """One cold pull: what came, whether it was all that was promised, and its status."""
-    async with cache(folder, upstream, more=QUICK) as application:
+    async with cache(folder, upstream, more=more) as application:
         got = await pull(application, upstream.publish_blob(DATA))
         await settled(application)
     return got.body, got.whole, got.status
@@ -139,7 +140,7 @@ async def test_a_stall_is_a_break(tmp_path: Path) -> None:
     async with scripted() as upstream:
         path = upstream.publish_blob(DATA)
         upstream.script(path, Turn(hold=Hold(K)))
-        assert await cold(tmp_path, upstream) == (DATA, True, 200)
+        assert await cold(tmp_path, upstream, more=STALLS) == (DATA, True, 200)
         assert upstream.lines == [f"GET {path}", f"GET {path} bytes={K}-"]
 
 
@@ -194,6 +195,7 @@ async def test_joiners_share_the_outage(tmp_path: Path) -> None:
         others = [asyncio.create_task(pull(application, path)) for _ in range(10)]
         async with pulling(application, path) as last:
             await last.take(K)
+            await following(application, 12)
             hold.go.set()
             assert len(await last.rest()) < len(DATA) - K
         for got in await asyncio.gather(first, *others):

@@ -16,7 +16,8 @@ from tests.stage.scripted import Hold, Scripted, Turn, scripted
 
 DATA = random.Random(7).randbytes(3 << 20)
 SECRET = {"REGISTRY_HTTP_SECRET": "equal on all replicas"}
-MORE = "  peer: {addr: '127.0.0.1:0'}\n  lease: {ttl: 1s}\n"
+MORE = "  peer: {addr: '127.0.0.1:0'}\n  lease: {ttl: 1m, patience: 20s}\n"
+"""Nobody dies here: a replica that the machine held up must not be succeeded, nor a slow store be done without."""
 
 
 @asynccontextmanager

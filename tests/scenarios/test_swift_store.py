@@ -295,9 +295,13 @@ async def test_a_container_that_is_deleted_is_made_again(
     async with replica(tmp_path, upstream, swift_service.settings(container)) as here:
         await pull(here, path)
         await settled(here)
-        for name in await swift_service.names(container):
-            await swift_service.ask("DELETE", f"/{container}/{name}")
-        assert (await swift_service.ask("DELETE", f"/{container}"))[0] == 204
+
+        async def removed() -> bool:  # the container may hear of what was stored and deleted a moment later
+            for name in await swift_service.names(container):
+                await swift_service.ask("DELETE", f"/{container}/{name}")
+            return (await swift_service.ask("DELETE", f"/{container}"))[0] == 204
+
+        await until(removed, what="the container to be empty, and gone")
         got = await pull(here, path)
         assert (got.headers["x-cache"], got.body) == ("miss", SMALL)
         await back(here, path)

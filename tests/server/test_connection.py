@@ -118,7 +118,7 @@ async def test_more_bytes_buy_no_more_time() -> None:
 
 async def test_idle_connections_end() -> None:
     """A connection without a request ends after the idle time, before its first and after its last one."""
-    async with serving(ServerSettings(limits=Limits(idle=0.1))) as served:
+    async with serving(ServerSettings(limits=Limits(idle=1.0))) as served:
         silent, served_once = await served.connect(), await served.connect()
         assert (await served_once.ask("/v2/")).status == 200
         assert await silent.rest() == await served_once.rest() == b""

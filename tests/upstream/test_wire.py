@@ -64,7 +64,7 @@ async def test_no_header_in_time() -> None:
 
     async with (
         played(silent) as server,
-        upstream(server, connect_timeout=0.02, header_timeout=0.05) as client,
+        upstream(server, connect_timeout=1, header_timeout=0.05) as client,
     ):
         with pytest.raises(UpstreamUnavailable, match=r"gave no answer within 0.05 s"):
             await client.resolve(manifest_pull())
@@ -134,7 +134,7 @@ async def test_connections_are_bounded() -> None:
     """Where all are taken a pull waits, and is told what to do when it waited too long."""
     async with (
         played(lambda _: Say(body=DATA, cut=10, hold=asyncio.Event())) as server,
-        upstream(server, connections=1, header_timeout=0.05) as client,
+        upstream(server, connections=1, header_timeout=1.0) as client,
         client.blob(blob_pull(DATA)),
     ):
         with pytest.raises(Unavailable, match="all 1 connections") as caught:
