@@ -3,6 +3,7 @@
 Series are recorded from caches in this process, in good and in bad days, and given to promtool.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -210,10 +211,14 @@ async def test_a_fleet_in_trouble(tmp_path: Path) -> None:
             await read(one, upstream, number)
 
         async def breaks() -> None:
-            record = tmp_path / "store" / replica_key("ghost")
-            record.write_text('{"v": 1, "beat": 1, "address": "127.0.0.1:1"}')
+            record, beats = tmp_path / "store" / replica_key("ghost"), itertools.count(1)
 
             async def unreached() -> bool:
+                # It beats meanwhile: who is silent is not told anything.
+                (tmp_path / "ghost").write_text(
+                    json.dumps({"v": 1, "beat": next(beats), "address": "127.0.0.1:1"})
+                )
+                (tmp_path / "ghost").replace(record)
                 return "ghost" in one.peering.unreached()
 
             async def silent() -> bool:
