@@ -20,7 +20,7 @@ from msrcache.cache.catalog import StoredCatalog
 from msrcache.cache.freshness import Freshness, FreshnessSettings
 from msrcache.cache.inspect import Part, inspect
 from msrcache.cache.kitchen import FillSettings, Kitchen
-from msrcache.cache.lease import Leases
+from msrcache.cache.lease import Leases, SoleReplica
 from msrcache.cache.links import Links
 from msrcache.cache.local import LocalTier
 from msrcache.cache.presence import Presence
@@ -35,7 +35,7 @@ from msrcache.config.model import Config
 from msrcache.expiring import Expiring
 from msrcache.fleet import Membership, Own
 from msrcache.inquiry import CannotStart, Inquiry
-from msrcache.leases import fleet_leases
+from msrcache.leases import fleet_leases, is_sole
 from msrcache.oci.names import ImageReference
 from msrcache.oci.registry import Registry
 from msrcache.peering import Peering
@@ -191,8 +191,10 @@ class Application:
         await self.peering.open()  # before the first lease, and until after the last
         self.fleet = Membership(own, self.store, interval=config.cache.heartbeat, belief=config.cache.belief)
         stack.push_async_callback(self.fleet.close)
-        self.leases = leases = fleet_leases(config, self.store, own, self.fleet.alive)
+        leases = fleet_leases(config, self.store, own, self.fleet.alive)
+        self.leases = SoleReplica() if is_sole(config) else leases
         stack.push_async_callback(leases.close)
+        in_background(stack, self.expiring.keep_house(self.store, leases.named))
         self.pulls = self._pull_through(self.inquiry.fetching)
         stack.push_async_callback(self.pulls.close)
         self.peering.serve(self.pulls.own_fills)

@@ -8,21 +8,19 @@ Not here: what is due (cache/expiry), and the commands.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from msrcache.background import in_background
 from msrcache.cache.condemned import Condemned
 from msrcache.cache.expiry import Terms
 from msrcache.cache.janitor import Done, Janitor, Policy, wait_of
-from msrcache.cache.leasearrival import LeaseSettings
-from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.cache.ledger import Blocked, Ledger
 from msrcache.cache.litter import tidy
 from msrcache.cache.presence import Presence
 from msrcache.cache.uses import Journal, Uses
 from msrcache.config.model import Config
+from msrcache.leases import Held, Turns
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import StorageError
 from msrcache.storage.store import Store
@@ -33,35 +31,11 @@ from msrcache.telemetry.metrics import Metrics
 log = get_logger(__name__)
 
 
-class Held(Protocol):
-    """A named lease that is held."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether somebody else holds it by now."""
-
-
-Turns = Callable[[str], AbstractAsyncContextManager[Held | None]]
-"""Takes a named lease; None where another replica has it."""
-
 JANITOR = "janitor"
 
 
 AGAIN = 60.0
 """Seconds after which a lease that another replica has is asked for again."""
-
-
-@asynccontextmanager
-async def turns_over(
-    store: Store, config: Config, replica: str, *, metrics: Metrics, clock: Clock
-) -> AsyncIterator[Turns]:
-    """Named leases in the store; what they wrote is ended on leaving."""
-    settings = LeaseSettings.of(config.cache.lease)
-    leases = FleetLeases(store, Claimant(replica), settings=settings, metrics=metrics, clock=clock)
-    try:
-        yield leases.named
-    finally:
-        await leases.close()
 
 
 def policy_of(config: Config) -> Policy:
@@ -93,17 +67,10 @@ class Expiring:
 
     @asynccontextmanager
     async def running(self, store: Store) -> AsyncIterator[None]:
-        """Does it while the context is open; on leaving the uses are written down once more."""
-        if self._config.storage.readonly:
-            yield
-            return
+        """Notes and rescues while the context is open; on leaving the uses are written down once more."""
         async with contextlib.AsyncExitStack() as stack:
-            if self._config.expires:
+            if self._config.expires and not self._config.storage.readonly:
                 await self._note_uses(store, stack)
-            turns = await stack.enter_async_context(
-                turns_over(store, self._config, self._replica, metrics=self._metrics, clock=self._clock)
-            )
-            in_background(stack, self._keep_house(store, turns))
             yield
 
     async def flush(self) -> None:
@@ -145,8 +112,13 @@ class Expiring:
         in_background(stack, journal.run())
         in_background(stack, condemned.run())
 
-    async def _keep_house(self, store: Store, turns: Turns) -> None:
-        """Look every interval, the first time in the second half of one: replicas that start together take turns."""
+    async def keep_house(self, store: Store, turns: Turns) -> None:
+        """Take its turn as the janitor, by this replica's leases, until it is cancelled.
+
+        Looks every interval, the first time in the second half of one: replicas that start together take turns.
+        """
+        if self._config.storage.readonly:
+            return
         interval = self._config.cache.expiry.interval
         wait = interval * (1 + random.random()) / 2
         while True:

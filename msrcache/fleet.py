@@ -1,7 +1,7 @@
 """This replica among the others, wired: what it shows of itself, whom it sees, and what they tell each other."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
@@ -22,8 +22,6 @@ from msrcache.telemetry.metrics import Metrics
 from msrcache.upstream.peers import PeerQuestion, PeerUnreached
 
 BEATS: Final = "beats"
-TOLD_WITHIN: Final = 2.0
-"""Seconds that another replica may take to hear of a beat."""
 
 log = get_logger(__name__)
 
@@ -95,13 +93,8 @@ class Membership:
         if peers is None:
             return
         question = PeerQuestion(kind=BEATS, name=self._own.replica, body=body)
-        try:
-            async with asyncio.timeout(TOLD_WITHIN):
-                await peers.ask(member.replica, member.address, question)
-        except PeerUnreached:
-            pass  # peers.reach remembers it, for people
-        except TimeoutError:
-            peers.reach.lost(member.replica, "it does not answer in time")
+        with suppress(PeerUnreached):  # peers.reach remembers it, for people
+            await peers.ask(member.replica, member.address, question)
 
     async def _hear(self, request: PeerRequest) -> PeerAnswer:
         return PeerAnswer(200 if self._watching.hear(request.name, request.body) else 400)

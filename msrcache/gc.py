@@ -21,8 +21,9 @@ from msrcache.cache.plan import planned
 from msrcache.cache.replica import new_replica_id
 from msrcache.command import opened, told_on, write
 from msrcache.config.model import Config
-from msrcache.expiring import JANITOR, policy_of, turns_over
+from msrcache.expiring import JANITOR, policy_of
 from msrcache.inquiry import CannotStart
+from msrcache.leases import Visitor
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import StorageError
 from msrcache.storage.store import Store
@@ -49,6 +50,8 @@ def gc(config: Config, *, dry_run: bool, as_json: bool, out: TextIO) -> int:
         findings = asyncio.run(_with_store(config, look))
         lines, answer = table(findings), _as_json(findings)
     else:
+        if config.storage.readonly:
+            raise CannotStart("nothing may be deleted: storage.maintenance.readonly is set")
         done = asyncio.run(_with_store(config, _deleted))
         lines, answer = told(done, policy_of(config).wait), _done_as_json(done)
         if done is None:
@@ -74,10 +77,8 @@ async def _deleted(store: Store, config: Config, progress: Progress) -> Done | N
     """One look; None where another replica has its turn."""
     replica = new_replica_id()
     clock, metrics = SystemClock(), Metrics()
-    async with (
-        turns_over(store, config, replica, metrics=metrics, clock=clock) as turns,
-        turns(JANITOR) as held,
-    ):
+    visitor = Visitor(store, config, replica=replica, metrics=metrics, clock=clock)
+    async with visitor.named(JANITOR) as held:
         if held is None:
             return None
         janitor = Janitor(

@@ -57,17 +57,27 @@ class Peering:
             tell = log.warning if _is_shared(config) else log.info
             tell(ALONE)
             return
-        if self._tls is not None:
-            await self._tls.load()
+        await self.reach()
         secret = config.secret.get_secret_value().encode()
         settings = PeerSettings.of(config)
         self.port = PeerPort(settings, secret=secret, metrics=self._metrics, clock=self._clock, tls=self._tls)
         await self.port.open()
-        context = None if self._tls is None else self._context
-        self.peers = Peers(secret, metrics=self._metrics, clock=self._clock, tls=context)
         listening = self.port.address
         self.address = await advertised(listening, given=section.advertise, addr=section.addr)
         log.info("replicas reach this one", listening=listening, advertised=self.address)
+
+    async def reach(self) -> None:
+        """Have the way to the others' ports, where there is a secret for it; a command needs no more.
+
+        Raises MutualTlsProblem.
+        """
+        if self._config.secret is None:
+            return
+        if self._tls is not None:
+            await self._tls.load()
+        secret = self._config.secret.get_secret_value().encode()
+        context = None if self._tls is None else self._context
+        self.peers = Peers(secret, metrics=self._metrics, clock=self._clock, tls=context)
 
     def _context(self) -> ssl.SSLContext:
         assert self._tls is not None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,13 @@ import pytest
 from msrcache.cache.expiry import Terms
 from msrcache.cache.journal import read_journal
 from msrcache.cache.layout import LOOKED, USES, blob_key, condemned_key, layer_link
+from msrcache.cache.leasearrival import LeaseSettings
+from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.cache.presence import Presence
 from msrcache.config.load import load
 from msrcache.config.model import Config
-from msrcache.expiring import Expiring, Held, Turns, policy_of, turns_over
+from msrcache.expiring import Expiring, policy_of
+from msrcache.leases import Held, Turns
 from msrcache.oci.digest import Digest
 from tests.cache.aging import DAY, Aging, aging
 from tests.cache.kitchen import A
@@ -41,8 +44,12 @@ def _expiring(stage: Aging, config: Config) -> Expiring:
     return Expiring(config, presence, replica="here-00000001", metrics=stage.metrics, clock=stage.clock)
 
 
-def _turns(stage: Aging, path: Path) -> AbstractAsyncContextManager[Turns]:
-    return turns_over(stage.store, _config(path), "here-00000001", metrics=stage.metrics, clock=stage.clock)
+@asynccontextmanager
+async def _turns(stage: Aging) -> AsyncIterator[Turns]:
+    claimant, settings = Claimant("here-00000001"), LeaseSettings()
+    leases = FleetLeases(stage.store, claimant, settings=settings, metrics=stage.metrics, clock=stage.clock)
+    yield leases.named
+    await leases.close()
 
 
 async def test_leaving_writes_down_what_was_used(tmp_path: Path) -> None:
@@ -93,7 +100,7 @@ async def test_a_replica_takes_its_turn_as_the_janitor(tmp_path: Path, happens: 
         old.store("msrcache/replicas/dead", b"{}")
         stage.clock.advance(1000 if happens == "somebody has looked" else 7200)
         expiring = _expiring(stage, _config(tmp_path))
-        async with _turns(stage, tmp_path) as turns:
+        async with _turns(stage) as turns:
             asked = _taken if happens == "somebody else has the lease" else turns
             assert await expiring._took_turn(stage.store, asked) == result
         assert ("msrcache/replicas/dead" in old.objects) == (result != "done")
@@ -113,7 +120,7 @@ async def test_without_terms_only_litter_goes(tmp_path: Path) -> None:
         stage.clock.advance(10 * DAY)
         config = _config(tmp_path, delete=False)
         expiring = _expiring(stage, config)
-        async with _turns(stage, tmp_path) as turns:
+        async with _turns(stage) as turns:
             assert await expiring._took_turn(stage.store, turns) == "done"
         assert stage.keys("docker/") == sorted([blob_key(digest), layer_link(A, digest)])
         assert stage.keys("msrcache/") == [LOOKED]

@@ -123,6 +123,18 @@ def test_without_terms_it_says_what_is_missing(
     assert said in capsys.readouterr().err
 
 
+def test_a_store_under_maintenance_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence and 2; nothing is condemned."""
+    held(tmp_path, b"one", ago=8000)
+    config = Path(configured(tmp_path))
+    readonly = "storage:\n  maintenance: {readonly: {enabled: true}}"
+    config.write_text(config.read_text().replace("storage:", readonly))
+    before = {path for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    assert main(["gc", str(config)]) == 2
+    assert "storage.maintenance.readonly" in capsys.readouterr().err
+    assert {path for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
+
+
 def test_a_record_of_a_later_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is due then, and the sentence says which object it is."""
     digest = held(tmp_path, b"one")

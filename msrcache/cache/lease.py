@@ -96,6 +96,3 @@ class SoleReplica:
     def holds(self, digest: Digest, nonce: str) -> bool:
         """No lease was ever written."""
         return False
-
-    async def close(self) -> None:
-        """Nothing is ending."""

@@ -5,13 +5,16 @@ of the others each is read again until it changes, or until it had the time to.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
 from msrcache.cache.fleetview import ALIVE, SILENT, row, shown
 from msrcache.cache.heartbeat import PATIENCE
 from msrcache.cache.layout import REPLICAS, replica_key, replica_of
 from msrcache.cache.record import LIMIT, Record, parse_record
+from msrcache.cache.roster import LEAVING
+from msrcache.oci.peers import Member
+from msrcache.storage.driver import ObjectInfo
 from msrcache.storage.errors import NotFound
 from msrcache.storage.store import Store
 from msrcache.telemetry.clock import Clock
@@ -19,6 +22,34 @@ from msrcache.telemetry.clock import Clock
 LOOKS: Final = 10
 """Readings of a record that does not change, spread over two intervals and a bit."""
 AT_ONCE: Final = 16
+
+
+async def _listed(store: Store) -> AsyncIterator[tuple[str, ObjectInfo]]:
+    try:
+        async for key, info in store.list(REPLICAS):
+            if (replica := replica_of(key)) is not None:
+                yield replica, info
+    except NotFound:
+        return  # nobody has ever written
+
+
+async def members_of(store: Store, *, now: float, patience: float) -> Sequence[Member]:
+    """The replicas that live, by the stamps of their records, and can be asked; without waiting for a beat.
+
+    `now` is by the store's clock. A listing may lag, so it only says whom to look at. Raises StorageError.
+    """
+    members: list[Member] = []
+    async for replica, _ in _listed(store):
+        key = replica_key(replica)
+        try:
+            if now - (await store.stat(key)).modified >= patience:
+                continue
+            record = parse_record(replica, await store.get(key, LIMIT))
+        except NotFound:
+            continue
+        if record is not None and record.address and record.state != LEAVING:
+            members.append(Member(replica, record.address))
+    return members
 
 
 class Onlooker:
@@ -33,13 +64,7 @@ class Onlooker:
 
     async def look(self) -> Mapping[str, object]:
         """The fleet as /debug/fleet shows it. Raises StorageError where the store cannot be read."""
-        stamps: dict[str, float] = {}
-        try:
-            async for key, info in self._store.list(REPLICAS):
-                if (replica := replica_of(key)) is not None:
-                    stamps[replica] = info.modified
-        except NotFound:
-            pass  # nobody has ever written
+        stamps = {replica: info.modified async for replica, info in _listed(self._store)}
         newest = max(stamps.values(), default=0.0)
         old = {name for name, stamp in stamps.items() if newest - stamp >= PATIENCE * self._interval}
         found, beating = await self._read(stamps.keys() - old)

@@ -33,7 +33,25 @@ DEADLINE: Final = 5.0
 
 AT_START: Final = tuple(promise for promise in SMALL if promise.at_start)
 
+CREATES: Final = ("create", "exclusive-create")
+"""Promises without which a create is not relied on."""
+
 log = get_logger(__name__)
+
+
+async def prove_create(store: Store, *, clock: Clock) -> None:
+    """Find out whether the store's creates can be relied on, for a command, which proves nothing else.
+
+    A store that cannot be asked has broken nothing.
+    """
+    if not store.create_is_exclusive:
+        return
+    here, there = store.driver, store.elsewhere().driver
+    promises = [promise for promise in AT_START if promise.name in CREATES]
+    prefix = PROBE + secrets.token_hex(8)
+    report = await probe(here, there, promises, prefix=prefix, ledger=Ledger(clock, DEADLINE))
+    if any(row.verdict in (Verdict.BROKEN, Verdict.DENIED) for row in report.rows):
+        store.create_is_exclusive = False
 
 
 class SelfCheck:
@@ -94,7 +112,7 @@ class SelfCheck:
         for row in report.rows:
             self._tell(row, again=row.promise.name in told)
         self._broken = [row for row in report.rows if self._counts(row)]
-        if any(row.promise.name in ("create", "exclusive-create") for row in self._broken):
+        if any(row.promise.name in CREATES for row in self._broken):
             self._store.create_is_exclusive = False
         return all(row.verdict is not Verdict.UNKNOWN for row in report.rows)
 

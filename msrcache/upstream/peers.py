@@ -7,6 +7,7 @@ hundred fills still renews its leases.
 Not here: whom to follow and how often (the lease), digests (the fill checks them).
 """
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ from msrcache.upstream.reach import Reach
 from msrcache.upstream.resolver import system_resolver
 
 CONNECT_WITHIN: Final = 3.0
+ANSWERED_WITHIN: Final = 2.0
+"""Seconds that a replica may take for the answer to a small question."""
 NAMES_FOR: Final = 5.0
 """Seconds for which a replica's name stands for the same address: a container that restarts has another."""
 LARGEST_ANSWER: Final = 64 * 1024
@@ -121,12 +124,14 @@ class Peers:
         finally:
             self._metrics.follows_total.labels(following.ending).inc()
 
-    async def ask(self, replica: str, address: str, question: PeerQuestion) -> PeerReply:
-        """A small question. Raises PeerUnreached; bound it with a time-out of your own."""
+    async def ask(
+        self, replica: str, address: str, question: PeerQuestion, *, within: float = ANSWERED_WITHIN
+    ) -> PeerReply:
+        """A small question. Raises PeerUnreached, also where it is not answered within so many seconds."""
         target = _target(question.kind, question.name, question.query)
         what = said(question.method, target, body=question.body)
         try:
-            async with self._request(address, what, question.body) as response:
+            async with asyncio.timeout(within), self._request(address, what, question.body) as response:
                 self._note(replica, response.status)
                 return PeerReply(response.status, await response.content.read(LARGEST_ANSWER))
         except _FAILURES as error:
@@ -274,8 +279,10 @@ def _refused(error: Exception) -> bool:
 
 def _told(error: Exception) -> str:
     """Why, without what was sent."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "it took no connection in time"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
     if _refused(error):
         return "connection refused"
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error

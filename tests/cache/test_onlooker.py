@@ -7,7 +7,8 @@ from itertools import count
 import pytest
 
 from msrcache.cache.layout import replica_key
-from msrcache.cache.onlooker import Onlooker
+from msrcache.cache.onlooker import Onlooker, members_of
+from msrcache.oci.peers import Member
 from msrcache.storage.errors import StorageError
 from msrcache.storage.memory import Contents, Memory
 from msrcache.storage.store import Store
@@ -111,3 +112,25 @@ async def test_an_empty_store_and_a_sick_one() -> None:
     stage.sickness.fails = {"open": ""}
     with pytest.raises(StorageError):
         await stage.onlooker.look()
+
+
+async def test_members_are_those_whose_record_is_young() -> None:
+    """By the store's stamps, and who says where its peer port is and that it stays; also records of later versions."""
+    contents = Contents(numbers=count(100))
+    records = {
+        "old": b'{"v": 1, "address": "old:1"}',
+        "one": b'{"v": 1, "address": "one:1"}',
+        "leaves": b'{"v": 1, "address": "leaves:1", "state": "draining"}',
+        "alone": b'{"v": 1}',
+        "torn": b'{"v": ',
+        "later": b'{"v": 9, "address": "later:1", "more": []}',
+    }
+    for name, record in records.items():
+        contents.store(replica_key(f"{name}-00000001"), record)
+    store = Store(Memory(contents), metrics=Metrics(), clock=FakeClock())
+    stamps = [(await store.stat(replica_key(f"{name}-00000001"))).modified for name in records]
+    now = stamps[-1]
+    members = sorted(await members_of(store, now=now, patience=now - stamps[0]), key=str)
+    assert members == [Member(f"{name}-00000001", f"{name}:1") for name in ("later", "one")]
+    empty = Store(Memory(Contents()), metrics=Metrics(), clock=FakeClock())
+    assert await members_of(empty, now=now, patience=1.0) == []

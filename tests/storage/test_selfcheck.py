@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from msrcache.config.cache import StoreSection
 from msrcache.storage.errors import Denied, Unavailable
 from msrcache.storage.memory import Contents, Memory
-from msrcache.storage.selfcheck import AT_START, SelfCheck
+from msrcache.storage.selfcheck import AT_START, SelfCheck, prove_create
 from msrcache.storage.store import Store, StoreSettings
 from msrcache.telemetry.metrics import Metrics
 from tests.contract.sabotage import Honest, SabotagedHarness
@@ -54,6 +54,19 @@ async def test_a_good_store_is_proved_and_nothing_stays() -> None:
     assert (bench.check.trouble(), bench.check.refusal()) == (None, None)
     assert bench.harness.contents.objects == {}
     assert bench.store.create_is_exclusive
+
+
+@pytest.mark.parametrize("saboteur", [Honest, LooksBeforeItCreates])
+async def test_a_command_proves_creates_alone(saboteur: type[Honest]) -> None:
+    """Where they are not exclusive they are not relied on; nothing stays, and nothing is told."""
+    bench = Bench(saboteur)
+    with capture_logs() as lines:
+        await prove_create(bench.store, clock=FakeClock())
+    assert lines == []
+    assert bench.store.create_is_exclusive is (saboteur is Honest)
+    assert bench.harness.contents.objects == {}
+    await prove_create(bench.store, clock=FakeClock())
+    assert bench.store.create_is_exclusive is (saboteur is Honest)
 
 
 BREAKS: dict[str, type[Honest]] = {

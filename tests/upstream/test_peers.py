@@ -322,6 +322,24 @@ async def test_small_questions(tmp_path: Path) -> None:
         assert not caught.value.refused
 
 
+async def test_a_small_question_is_not_waited_for_long() -> None:
+    """A replica that stands still takes the question and never answers: it is told as not reached."""
+    over = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, follower() as peers:
+        with pytest.raises(PeerUnreached, match="does not answer in time") as caught:
+            await peers.ask("replica-1", address, PeerQuestion(kind="beats", name="x"), within=0.05)
+        assert not caught.value.refused
+        assert peers.reach.unreached() == {"replica-1": "it does not answer in time"}
+        over.set()
+
+
 async def test_who_is_not_reached_is_told(tmp_path: Path) -> None:
     """By replica and reason, until it is reached again; a fill that is not there is no reason."""
     async with fleet(tmp_path) as staged:
