@@ -66,9 +66,10 @@ async def cache(
     settings: Mapping[str, object] | None = None,
     sections: Mapping[str, object] | None = None,
     tls: Mapping[str, object] | None = None,
+    secret: str = "",
 ) -> AsyncIterator[RunningCache]:
     """A cache of one upstream (an entry of cache.upstreams); settings are added to the `cache` section, sections
-    replace others, tls is http.tls.
+    replace others, tls is http.tls, secret http.secret.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{free_port()}"
@@ -76,7 +77,7 @@ async def cache(
     config = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(store)}},
-        "http": {"addr": host, "tls": dict(tls or {})},
+        "http": {"addr": host, "tls": dict(tls or {}), **({"secret": secret} if secret else {})},
         # no load balancer has to notice that it leaves
         "cache": {"upstreams": [dict(upstream)], "drain": {"delay": "0s"}, **dict(settings or {})},
     } | dict(sections or {})
