@@ -239,13 +239,16 @@ def _digest_of(path: Path) -> Digest | None:
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor that holds the file's lock; None where a process that lives has it, or the file is not ours."""
+    """A descriptor that shares the file's lock; None where a process that lives has it, or the file is not ours.
+
+    Shared, because workers take stock at once: one must not look to the other like a fill that lives.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None  # gone, or another account's: not ours to judge
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         return None

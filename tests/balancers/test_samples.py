@@ -103,7 +103,9 @@ def replica_config(
     if "tls" in http:
         http["tls"] = {"certificate": str(pair.certificate), "key": str(pair.key)}
     redirect = {"clients": [{"networks": [REDIRECTED]}, {"networks": ["0.0.0.0/0"], "mode": "stream"}]}
-    own = {"upstreams": [{"url": upstream.registry.url}], "drain": {"delay": "500ms"}, "redirect": redirect}
+    # What reads no request asks no other replica when one hangs up: it must have noticed before, as the sample says.
+    delay = "5s" if sample.passthrough else "500ms"
+    own = {"upstreams": [{"url": upstream.registry.url}], "drain": {"delay": delay}, "redirect": redirect}
     return {"addr": f"127.0.0.1:{port}", **http}, {**own, **cache}
 
 

@@ -350,6 +350,17 @@ async def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
         await spool.release(file)
 
 
+async def test_processes_that_take_stock_at_once_find_the_same(tmp_path: Path) -> None:
+    """Who looks holds the lock for a moment, and is no fill that lives: workers start together."""
+    path = _dead(tmp_path)
+    with path.open("rb+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert module._take_stock(tmp_path) == {DIGEST: Leftover(path, len(DATA))}
+    with path.open("rb+") as filling:
+        fcntl.flock(filling, fcntl.LOCK_EX)
+        assert module._take_stock(tmp_path) == {}
+
+
 async def test_what_is_free_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a size, four processes reserve together at most 90 % of what the disk has free."""
     monkeypatch.setattr(module, "_free", lambda _: 1000)

@@ -175,6 +175,7 @@ async def test_a_slow_reader_has_small_buffers(monkeypatch: pytest.MonkeyPatch) 
     """Whoever keeps pace gets more at a time; whoever stops doing so is back at the least."""
     async with _line(len(DATA) * 2) as line:
         sending = asyncio.create_task(line.send(DATA * 2))
+        monkeypatch.setattr(module, "PACE", 60.0)
         while line.intake._size < MOST:
             await line.intake.read()
         monkeypatch.setattr(module, "PACE", 0.0)

@@ -45,6 +45,9 @@ def make(conf, path, **more):
     return wrap
 '''
 
+_PATIENT = "conn_timeout = 20\nnode_timeout = 60\ncontainer_update_timeout = 30\n"
+"""A busy machine is no reason to give a server up, nor to leave a listing to a program that does not run here."""
+
 _RINGS = """
 import sys
 from swift.common.ring import RingBuilder
@@ -76,7 +79,7 @@ def configure(
     for kind in kinds:
         text = _default(folder, kind, ports[kind])
         text += f"[pipeline:main]\npipeline = healthcheck ledger {kind}-server\n"
-        text += f"[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+        text += f"[app:{kind}-server]\nuse = egg:swift#{kind}\n{_PATIENT}"
         text += "[filter:healthcheck]\nuse = egg:swift#healthcheck\n"
         (etc / f"{kind}-server.conf").write_text(text)
     (etc / "proxy-server.conf").write_text(_proxy(folder, ports, users, token_life))
@@ -113,7 +116,7 @@ def _proxy(folder: Path, ports: Mapping[str, int], users: Mapping[str, str], tok
 pipeline = {PIPELINE}
 [app:proxy-server]
 use = egg:swift#proxy
-account_autocreate = true
+{_PATIENT}account_autocreate = true
 allow_account_management = true
 error_suppression_interval = 0.1
 {filters}

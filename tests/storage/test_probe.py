@@ -158,12 +158,14 @@ async def test_a_folder_keeps_everything(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("off", "words"), [(3600, "behind"), (-3600, "ahead of")])
 async def test_clocks_that_differ_are_told(tmp_path: Path, off: float, words: str) -> None:
-    """By how much, and which is ahead; a second of rounding is no difference."""
+    """By how much, and which is ahead; what this machine took meanwhile is no difference."""
     driver = Filesystem(tmp_path)
     clock = FakeClock(time=time.time() + off)
     clocks = [promise for promise in PROMISES if promise.name == "clock"]
     report = await probe(driver, driver, clocks, prefix=PREFIX, ledger=Ledger(clock, 5.0))
-    assert re.search(rf"the store's clock is (3599|3600) s {words} this machine's", report.rows[0].said)
+    assert re.search(
+        rf"the store's clock is (35[789]\d|36[012]\d) s {words} this machine's", report.rows[0].said
+    )
     assert report.status == 1
     await driver.close()
 
