@@ -96,7 +96,11 @@ async def test_make_run_tries_every_store(tmp_path: Path, store: str) -> None:
         for turn in ("cold", "warm"):
             layout = await clients.crane_pull(f"127.0.0.1:{port}/{REPOSITORY}:{TAG}", tmp_path / turn)
             assert demonstration_image().digest in (layout / "index.json").read_text()
-        assert await outcomes(port) == {"hit"}
+
+        async def stored() -> bool:  # a client has its last byte before the store has it
+            return await outcomes(port) == {"hit"}
+
+        await until(stored, what="every blob to come from the store")
         demo.popen.send_signal(signal.SIGINT)
         assert await demo.wait() == 0, demo.said()
     finally:

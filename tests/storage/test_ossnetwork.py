@@ -160,7 +160,7 @@ async def test_a_service_that_falls_silent_is_left_in_time(
     """No answer and no end: the store's deadline ends the call, and the next one works when the network does."""
     await driver.put(KEY, b"12345")
     await far.stat(KEY)
-    store = impatient(far)
+    store = impatient(far, Deadlines(ask=0.3, change=0.3, stall=0.3, commit=0.3))
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "stat": lambda: store.stat(KEY),
         "open": lambda: read(store, KEY),
@@ -180,7 +180,7 @@ async def test_a_body_that_falls_silent_is_left_in_time() -> None:
     async with scripted() as server:
         server.always(f"/{BUCKET}/{KEY}", Turn(body=pattern(MIB), hold=hold))
         far = Oss(parameters({**GIVEN, "endpoint": server.url}))
-        async with impatient(far).open(KEY) as content:
+        async with impatient(far, Deadlines(stall=0.3)).open(KEY) as content:
             await hold.reached.wait()
             with pytest.raises(Unavailable, match="not done within"):
                 await rest(content)
@@ -188,7 +188,7 @@ async def test_a_body_that_falls_silent_is_left_in_time() -> None:
         await far.close()
 
 
-def impatient(driver: Oss) -> Store:
+def impatient(driver: Oss, deadlines: Deadlines) -> Store:
     """The portable half, with deadlines that a test can wait for."""
-    settings = StoreSettings(deadlines=Deadlines(ask=0.3, change=0.3, stall=0.3, commit=0.3))
+    settings = StoreSettings(deadlines=deadlines)
     return Store(driver, metrics=Metrics(), clock=SystemClock(), settings=settings)
