@@ -147,11 +147,12 @@ class AzureClient:
 
         return await self.call("Put Block List", key, ask)
 
-    async def delete(self, key: str, name: str) -> None:
-        """Delete Blob, its snapshots too."""
+    async def delete(self, key: str, name: str, *, etag: str | None = None) -> None:
+        """Delete Blob, its snapshots too; `etag` is what it must still be."""
+        same = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
 
         async def ask(container: Any) -> None:
-            await container.get_blob_client(name).delete_blob(delete_snapshots="include")
+            await container.get_blob_client(name).delete_blob(delete_snapshots="include", **same)
 
         await self.call("Delete Blob", key, ask)
 

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 import aiohttp
 
 from msrcache.storage.azureclient import AzureClient
-from msrcache.storage.azureerrors import NAME
+from msrcache.storage.azureerrors import NAME, AlreadyThere
 from msrcache.storage.azureparameters import AzureParameters
 from msrcache.storage.driver import ObjectInfo
 from msrcache.storage.errors import Denied, NotFound, StorageError
@@ -122,8 +122,8 @@ class Container:
         *names, last = await self._names(key)
         for name in names:
             with suppress(NotFound):
-                return await self._stat(key, name)
-        return await self._stat(key, last)
+                return await self.stat_named(key, name)
+        return await self.stat_named(key, last)
 
     @asynccontextmanager
     async def get(
@@ -162,6 +162,18 @@ class Container:
         confirmed = _md5(answer.get("content-md5", "")) == ours
         return ObjectInfo(size, date_of(answer), answer.get("etag"), ours if confirmed else None)
 
+    async def delete(self, key: str, name: str, seen: ObjectInfo) -> None:
+        """What was seen, or is older. Raises NotFound, and AlreadyThere where something newer stands there."""
+        try:
+            await self.client.delete(key, name, etag=seen.etag)
+        except AlreadyThere:
+            if self.names.other(key) is None:
+                raise
+            found = await self.stat_named(key, name)
+            if found.modified >= seen.modified:
+                raise
+            await self.client.delete(key, name, etag=found.etag)
+
     async def adopted(self, key: str) -> bool:
         """Whether the other spelling of a key is there; no request where there is none."""
         await self._names(key)
@@ -184,7 +196,8 @@ class Container:
         await self._look()
         return [name for key in keys for name in self.names.all(key)]
 
-    async def _stat(self, key: str, name: str) -> ObjectInfo:
+    async def stat_named(self, key: str, name: str) -> ObjectInfo:
+        """What stands there under this name of the key."""
         answer = await self.client.properties(key, name)
         self.names.found(key, name)
         return info_of(answer, size_of(key, answer))

@@ -140,6 +140,24 @@ async def test_many_are_deleted_in_batches(
     assert azure_service.blobs(container) == {}
 
 
+async def test_only_the_version_that_was_seen_is_removed(
+    azure_service: RunningAzure, container: str, driver: Azure
+) -> None:
+    """In one request; another one that stands there by now stays, and that nothing does is no error."""
+    await driver.put(KEY, b"one")
+    seen = await driver.stat(KEY)
+    await driver.put(KEY, b"other")
+    ledger = Ledger(azure_service, container)
+    await ledger.new()
+    await driver.delete_version(KEY, seen)
+    assert await ledger.new() == [f"DELETE {KEY}"]
+    now = await driver.stat(KEY)
+    assert now.size == 5
+    for _ in range(2):
+        await driver.delete_version(KEY, now)
+        assert azure_service.blobs(container) == {}
+
+
 async def test_without_batches_blobs_are_deleted_one_by_one(
     azure_service: RunningAzure, container: str, driver: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

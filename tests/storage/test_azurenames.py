@@ -11,9 +11,11 @@ import pytest
 from msrcache.storage.azure import Azure
 from msrcache.storage.azurecontainer import REMEMBERED, Names
 from msrcache.storage.azureparameters import MIB, AzureParameters, Identity
+from msrcache.storage.driver import ObjectInfo
 from msrcache.storage.errors import Denied, NotFound
 from tests.contract.harness import Spooler, keys, pattern, read, write
 from tests.stage.azureservice import RunningAzure
+from tests.stage.process import until
 
 BLOB = "docker/registry/v2/blobs/sha256/ab/abcd/data"
 LINK = "docker/registry/v2/repositories/a/_layers/sha256/abcd/link"
@@ -142,6 +144,41 @@ async def test_while_both_are_there(azure_service: RunningAzure, container: str,
         await there.delete(LINK)
         with pytest.raises(NotFound):
             await here.stat(LINK)
+
+
+@pytest.mark.real
+async def test_a_version_goes_under_both_names(azure_service: RunningAzure, container: str) -> None:
+    """What is older than what was seen goes too, what is newer stays, whatever it is called."""
+    left(azure_service, container, blob=b"12345")
+    async with driver(azure_service, container) as made:
+        old = await made.stat(BLOB)
+        await written_later(made, old)
+        await made.delete_version(BLOB, old)
+        assert azure_service.blobs(container) == {BLOB: 3}
+        left(azure_service, container, blob=b"12345")
+        await written_later(made, await made.container.stat_named(BLOB, f"/{BLOB}"))
+        await made.delete_version(BLOB, await made.stat(BLOB))
+        assert azure_service.blobs(container) == {}
+        await made.put(BLOB, b"new")
+        new = await made.stat(BLOB)
+
+        async def later() -> bool:
+            left(azure_service, container, blob=b"12345")
+            return (await made.container.stat_named(BLOB, f"/{BLOB}")).modified > new.modified
+
+        await until(later, what="a later second of the service's clock")
+        await made.delete_version(BLOB, new)
+        assert azure_service.blobs(container) == {f"/{BLOB}": 5}
+
+
+async def written_later(made: Azure, old: ObjectInfo) -> None:
+    """Returns when the blob was written anew, by the service's clock, which counts seconds."""
+
+    async def later() -> bool:
+        await made.put(BLOB, b"new")
+        return (await made.stat(BLOB)).modified > old.modified
+
+    await until(later, what="a later second of the service's clock")
 
 
 @pytest.mark.real
