@@ -4,6 +4,7 @@ The service is named `localhost`: crane refuses redirects to another host that i
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import aiohttp
@@ -46,6 +47,20 @@ def files(folder: Path) -> set[str]:
     return {f"sha256:{file.name}" for file in folder.rglob("*") if len(file.name) == 64}
 
 
+async def answers(running: RunningCache, digests: Collection[str], *, of: int, since: int) -> set[str]:
+    """How its GETs of these blobs were answered; waits until each stands so often in the access log."""
+
+    def told(digest: str) -> list[str]:
+        said = running.process.log.read_text()[since:]
+        return re.findall(rf'"GET /v2/lib/app/blobs/{digest}[^"]*" (\d+) ', said)
+
+    async def all_told() -> bool:
+        return all(len(told(digest)) >= of for digest in digests)
+
+    await until(all_told, what=f"{of} GETs of each blob in the access log")
+    return {answer for digest in digests for answer in told(digest)}
+
+
 async def test_every_client_follows(
     tmp_path: Path,
     open_registry: RunningRegistry,
@@ -78,16 +93,7 @@ async def test_every_client_follows(
         await containerd.pull(name, hosts={"registry.example.test": running.url})
         assert {*image.all_blobs(), image.digest} <= set(await containerd.blobs())
         await containerd.forget(name)
-
-        def answers(digest: str) -> list[str]:
-            said = running.process.log.read_text()[filled:]
-            return re.findall(rf'"GET /v2/lib/app/blobs/{digest}[^"]*" (\d+) ', said)
-
-        async def told() -> bool:
-            return all(len(answers(digest)) >= 5 for digest in image.all_blobs())
-
-        await until(told, what="five GETs of each blob in the access log")
-        assert {answer for digest in image.all_blobs() for answer in answers(digest)} == {"307"}
+        assert await answers(running, image.all_blobs(), of=5, since=filled) == {"307"}
         assert [
             line for line in open_registry.requests()[before:] if "GET" in line and "/blobs/" in line
         ] == []
