@@ -74,7 +74,7 @@ async def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
         path = upstream.publish_blob(DATA)
         upstream.script(path, Turn(hold=Hold(K)))
         config = tmp_path / "config.yml"
-        config.write_text(config.read_text().replace("draintimeout: 5s", "draintimeout: 10m"))
+        config.write_text(config.read_text().replace("draintimeout: 20s", "draintimeout: 10m"))
         os.kill(process.pid, signal.SIGHUP)
         await says(process, "configuration re-read")
         async with pulling(port, path) as client:
@@ -110,7 +110,7 @@ async def test_a_drain_whose_time_is_up_cuts_and_the_next_start_goes_on(tmp_path
         upstream.script(path, Turn(hold=Hold(K)))
         async with serving(tmp_path, upstream) as (process, port):
             config = tmp_path / "config.yml"
-            config.write_text(config.read_text().replace("draintimeout: 5s", "draintimeout: 300ms"))
+            config.write_text(config.read_text().replace("draintimeout: 20s", "draintimeout: 300ms"))
             os.kill(process.pid, signal.SIGHUP)
             await says(process, "configuration re-read")
             async with pulling(port, path) as client:

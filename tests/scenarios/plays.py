@@ -26,7 +26,7 @@ def configuration(
         "version: 0.1\n"
         "log: {level: warn, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {folder / 'store'}}}}}\n"
-        "http: {addr: '127.0.0.1:0', draintimeout: 5s}\n"
+        "http: {addr: '127.0.0.1:0', draintimeout: 20s}\n"
         f"cache:\n  upstreams:\n{entries}"
         f"  access: {{mode: {mode}}}\n"
         f"  drain: {{delay: 0s}}\n  heartbeat: {heartbeat}\n"
