@@ -33,6 +33,7 @@ ENV PATH=/opt/msrcache/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 USER 65532:65532
 WORKDIR /
 VOLUME ["/var/lib/registry"]
-EXPOSE 5000
+# 5005 is for replicas, and open only with http.secret: publish it for other replicas only (`docker run -P` publishes all).
+EXPOSE 5000 5005
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/start.sh"]

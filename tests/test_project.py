@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.config.load import parse
+from msrcache.config.model import Config
 from msrcache.telemetry.metrics import TABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,14 @@ def test_version_is_said_once() -> None:
     version = PYPROJECT["project"]["version"]
     assert f'__version__ = "{version}"' in (PROJECT / "msrcache/__init__.py").read_text()
     assert f"## [{version}]" in (PROJECT / "CHANGELOG.md").read_text()
+
+
+def test_the_image_exposes_what_is_listened_on() -> None:
+    """By default, and nothing else: clients' port and, with http.secret, the other replicas'."""
+    config = Config()
+    listeners = (config.http.addr, config.http.debug.addr, config.cache.metrics.addr, config.cache.peer.addr)
+    ports = " ".join(sorted(addr.rpartition(":")[2] for addr in listeners if addr))
+    assert f"\nEXPOSE {ports}\n" in (PROJECT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("command", ["make run", "make test", "make check"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from msrcache.config.load import parse
+from msrcache.config.model import Config
 from tests.orchestrators.manifests import (
     VERSIONS,
     acceptable,
@@ -18,6 +19,7 @@ from tests.orchestrators.manifests import (
 from tests.stage.tools import PROJECT
 
 FOLDER = PROJECT / "config/kubernetes"
+PEERS = int(Config().cache.peer.addr.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("product", ["msr", "dtr"])
@@ -41,7 +43,8 @@ def test_names_are_the_originals(product: str) -> None:
     assert {each["metadata"]["name"] for each in found} == {f"{product}-cache"}
     assert workload["spec"]["selector"]["matchLabels"] == {"app": f"{product}-cache"}
     assert (one["command"], one["args"]) == (["bin/sh"], ["start.sh", "/config/config.yaml"])
-    assert one["ports"] == [{"name": "https", "containerPort": 443}]
+    https, peer = {"name": "https", "containerPort": 443}, {"name": "peer", "containerPort": PEERS}
+    assert one["ports"] == [https, peer]
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes[f"{product}-certs"]["secret"]["secretName"] == f"{product}-certs"
     assert volumes[f"{product}-cache-config"]["configMap"]["name"] == f"{product}-cache-config"
