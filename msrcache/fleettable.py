@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from msrcache.cache.fleetview import SILENT
-from msrcache.cache.record import Record, record_of
+from msrcache.cache.record import ReplicaRecord, record_of
 
 COLUMNS: Final = (
     "replica",
@@ -32,7 +32,7 @@ UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 class Row:
     """A replica, how it is seen (self, alive, silent), and for how many seconds it has been silent at least."""
 
-    record: Record
+    record: ReplicaRecord
     life: str
     silence: float
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from msrcache.cache.fleetview import ALIVE, SILENT, row, shown
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 from msrcache.fleettable import lines, rows_of, size, span, trouble
 
-A = Record(
+A = ReplicaRecord(
     replica="node-a-1",
     version="0.1.0",
     address="10.0.0.1:5005",
@@ -19,7 +19,7 @@ B = replace(A, replica="node-b-2", address="10.0.0.2:5005", figures={})
 C = replace(A, replica="node-c-3", address="10.0.0.3:5005", figures={"pulls": 10.0, "hits": 0.0})
 
 
-def said(*replicas: tuple[Record, str]) -> list[str]:
+def said(*replicas: tuple[ReplicaRecord, str]) -> list[str]:
     """The lines of a fleet."""
     return list(
         lines(
@@ -30,7 +30,7 @@ def said(*replicas: tuple[Record, str]) -> list[str]:
     )
 
 
-def wrong(*replicas: tuple[Record, str]) -> bool:
+def wrong(*replicas: tuple[ReplicaRecord, str]) -> bool:
     """Whether it deserves a look."""
     return trouble(
         rows_of(shown([row(*one, seen=1.0, silence=723.0) for one in replicas], seen_by="", heartbeat=5.0))

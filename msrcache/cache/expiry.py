@@ -19,7 +19,7 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-from msrcache.cache.journal import Record
+from msrcache.cache.journal import UseRecord
 from msrcache.oci.digest import Digest
 
 KEPT: Final = 0.9
@@ -53,23 +53,23 @@ class Due:
 
     digest: Digest
     why: Why
-    record: Record
+    record: UseRecord
 
 
 def aged(
-    known: Mapping[Digest, Record],
+    known: Mapping[Digest, UseRecord],
     used: Mapping[Digest, float],
     held: Iterable[tuple[Digest, int, float]],
     *,
     now: float,
-) -> dict[Digest, Record]:
+) -> dict[Digest, UseRecord]:
     """The records of all that is held (digest, size, stored): what was known of it, and what was used since."""
-    records: dict[Digest, Record] = {}
+    records: dict[Digest, UseRecord] = {}
     for digest, size, stored in held:
         before = known.get(digest)
         last = now if before is None else before.used
         # To be stored is to be used, though a record of the one before it says that it was used long ago.
-        records[digest] = Record(max(last, used.get(digest, last), min(stored, now)), stored, size)
+        records[digest] = UseRecord(max(last, used.get(digest, last), min(stored, now)), stored, size)
     return records
 
 
@@ -87,7 +87,7 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def add(self, records: Mapping[Digest, Record]) -> None:
+    def add(self, records: Mapping[Digest, UseRecord]) -> None:
         """Have these too."""
         for digest, record in records.items():
             self._digests.append(bytes.fromhex(digest.hex))
@@ -101,9 +101,9 @@ class Holdings:
         raw = self._digests[place]
         return Digest("sha256" if len(raw) == 32 else "sha512", raw.hex())
 
-    def record(self, place: int) -> Record:
+    def record(self, place: int) -> UseRecord:
         """What is known of it."""
-        return Record(self._used[place], self._stored[place], self._sizes[place])
+        return UseRecord(self._used[place], self._stored[place], self._sizes[place])
 
     def among(self, wanted: Collection[Digest]) -> set[Digest]:
         """Those of these that are held."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msrcache.cache.heartbeat import Heartbeat
-from msrcache.cache.record import VERSION, Record
+from msrcache.cache.record import VERSION, ReplicaRecord
 from msrcache.cache.roster import last_life
 
 SELF: Final = "self"
@@ -16,7 +16,7 @@ def view(fleet: Heartbeat, *, now: float) -> Mapping[str, object]:
     """What this replica knows of itself (just now) and of the others (as it read them last)."""
     rows = [row(fleet.compose(), SELF, seen=0.0)]
     for known, quiet in fleet.others():
-        record = known.record or Record(replica=known.replica)
+        record = known.record or ReplicaRecord(replica=known.replica)
         seen = None if known.read is None else now - known.read.last
         silence = now - last_life(known) if quiet and known.read is not None else None
         rows.append(row(record, SILENT if quiet else ALIVE, seen=seen, silence=silence))
@@ -24,7 +24,7 @@ def view(fleet: Heartbeat, *, now: float) -> Mapping[str, object]:
 
 
 def row(
-    record: Record, life: str, *, seen: float | None, silence: float | None = None
+    record: ReplicaRecord, life: str, *, seen: float | None, silence: float | None = None
 ) -> Mapping[str, object]:
     """One replica; seconds since its record was read, and for which it has been silent at least; None: not known."""
     ages = {"seen": seen, "silence": silence}

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from msrcache.cache.layout import REPLICAS, replica_key, replica_of
-from msrcache.cache.record import LIMIT, Record, parse_record
+from msrcache.cache.record import LIMIT, ReplicaRecord, parse_record
 from msrcache.cache.roster import (
     NEVER,
     Known,
@@ -69,7 +69,7 @@ class Heartbeat:
     def __init__(
         self,
         store: Store,
-        compose: Callable[[int], Record],
+        compose: Callable[[int], ReplicaRecord],
         *,
         replica: str,
         interval: float,
@@ -93,7 +93,7 @@ class Heartbeat:
         self.lag: float | None = None
         """Seconds that another replica's beat took last to be seen here."""
         self.replica = replica
-        self.own = Record(replica=replica)
+        self.own = ReplicaRecord(replica=replica)
         self._leave = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -107,7 +107,7 @@ class Heartbeat:
         members.append(Member(self.replica, self.own.address))
         return sorted(members, key=lambda one: one.replica)
 
-    def compose(self) -> Record:
+    def compose(self) -> ReplicaRecord:
         """This replica's record as it would be written now."""
         return self._compose(self._beat)
 
@@ -220,7 +220,7 @@ class Heartbeat:
                 missed=True,
             )
 
-    async def read(self, replica: str) -> Record | None:
+    async def read(self, replica: str) -> ReplicaRecord | None:
         """Read this replica's record; None where it cannot be had. One that is gone is forgotten."""
         key = replica_key(replica)
         self._looks += 1

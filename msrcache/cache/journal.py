@@ -25,7 +25,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class UseRecord:
     """What is known of a blob: when it was used last, when it was stored (seconds, on the store's clock), its size."""
 
     used: float
@@ -46,7 +46,7 @@ def read_journal(data: bytes) -> list[Digest]:
         raise Unreadable(f"a line is no digest: {error}") from error
 
 
-def merged_text(records: Mapping[Digest, Record]) -> bytes:
+def merged_text(records: Mapping[Digest, UseRecord]) -> bytes:
     """The merged records of one shard, in the order of their digests."""
     lines = sorted(
         f'["{digest}", {record.used:.3f}, {record.stored:.3f}, {record.size}]\n'
@@ -55,11 +55,11 @@ def merged_text(records: Mapping[Digest, Record]) -> bytes:
     return (HEADER + "".join(lines)).encode()
 
 
-def read_merged(data: bytes) -> dict[Digest, Record]:
+def read_merged(data: bytes) -> dict[Digest, UseRecord]:
     """The records of a merged file. Raises Unreadable."""
     try:
         return {
-            Digest.parse(line[0]): Record(float(line[1]), float(line[2]), int(line[3]))
+            Digest.parse(line[0]): UseRecord(float(line[1]), float(line[2]), int(line[3]))
             for line in _lines(data)
         }
     except (RegistryError, AttributeError, TypeError, ValueError, LookupError) as error:

@@ -13,7 +13,7 @@ from typing import Final
 
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
 from msrcache.cache.leasebeat import PER_LIFE, Beat, Sleep, Watch, both, read_both
-from msrcache.cache.leaserecord import Record, decoded, rung_of
+from msrcache.cache.leaserecord import LeaseRecord, decoded, rung_of
 from msrcache.cache.leaserules import (
     FIRST,
     TURNS,
@@ -70,7 +70,7 @@ class Tools:
     metrics: Metrics
     clock: Clock
     sleep: Sleep
-    alive: Callable[[Record], bool]
+    alive: Callable[[LeaseRecord], bool]
     """Whether a record that this process wrote is of an arrival that is still under way."""
 
 
@@ -87,7 +87,9 @@ class Ladder:
 class Climber:
     """Implements Arrival. Its end is `end`, to be awaited when nobody asks for turns any more."""
 
-    def __init__(self, ladder: Ladder, record: Record, tools: Tools, *, watch: Watch | None = None) -> None:
+    def __init__(
+        self, ladder: Ladder, record: LeaseRecord, tools: Tools, *, watch: Watch | None = None
+    ) -> None:
         """`record` is what it writes; `watch` what was seen before of who holds the lease."""
         self.record = record
         self.watch = watch or Watch()
@@ -260,12 +262,12 @@ class Climber:
         self._holder = Holder(record.replica, record.nonce, address) if address else None
         return Seen(rung=rung, above=above, nonce=record.nonce, expired=expired)
 
-    def _is_ghost(self, record: Record) -> bool:
+    def _is_ghost(self, record: LeaseRecord) -> bool:
         """A record that this very process wrote, of an arrival that has ended here."""
         return record.replica == self.record.replica and not self._tools.alive(record)
 
     async def _release(self, n: int) -> None:
-        data = Record(replica=self.record.replica, nonce=self.record.nonce, released=True).encoded()
+        data = LeaseRecord(replica=self.record.replica, nonce=self.record.nonce, released=True).encoded()
         await self._ladder.rungs.put(self._ladder.lease, n, data)
 
     async def _clear(self, top: int, floor: int) -> None:

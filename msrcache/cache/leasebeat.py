@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from msrcache.cache.leaserecord import Record, decoded, rung_of
+from msrcache.cache.leaserecord import LeaseRecord, decoded, rung_of
 from msrcache.cache.leaserules import lost
 from msrcache.cache.pump import finish
 from msrcache.cache.rungs import Rungs
@@ -44,7 +44,7 @@ class Watch:
         """Seconds for which it is known to have shown no sign of life."""
         return self.until - self.since
 
-    def saw(self, record: Record, *, asked: float, answered: float) -> "Watch":
+    def saw(self, record: LeaseRecord, *, asked: float, answered: float) -> "Watch":
         """After another reading (pure). What was read stood at some moment between question and answer."""
         if (record.nonce, record.beat) == (self.nonce, self.beat):
             return replace(self, until=max(self.until, asked))
@@ -55,7 +55,7 @@ class Watch:
         return replace(self, until=max(self.until, asked))
 
 
-async def read_both(rungs: Rungs, lease: str, n: int) -> tuple[Record | None, bool]:
+async def read_both(rungs: Rungs, lease: str, n: int) -> tuple[LeaseRecord | None, bool]:
     """The rung, and whether one stands above it, asked at once. Raises StorageError."""
     data, above = await both(rungs.read(lease, n), rungs.exists(lease, n + 1))
     return None if data is None else decoded(data), above
@@ -74,7 +74,9 @@ async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
 class Beat:
     """The beat of a rung that is held, from `start` to `stop`."""
 
-    def __init__(self, rungs: Rungs, lease: str, n: int, record: Record, *, ttl: float, sleep: Sleep) -> None:
+    def __init__(
+        self, rungs: Rungs, lease: str, n: int, record: LeaseRecord, *, ttl: float, sleep: Sleep
+    ) -> None:
         self._rungs = rungs
         self._lease = lease
         self._n = n

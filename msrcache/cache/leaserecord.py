@@ -17,7 +17,7 @@ LIMIT: Final = 4 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class LeaseRecord:
     """Who wrote the rung, and how often he said that he lives."""
 
     replica: str
@@ -29,7 +29,7 @@ class Record:
     known: bool = True
     """False: a newer version wrote it, or nobody can read it. It is held, and is not deleted."""
 
-    def beaten(self, beat: int) -> "Record":
+    def beaten(self, beat: int) -> "LeaseRecord":
         """The same, alive."""
         return replace(self, beat=beat)
 
@@ -40,15 +40,15 @@ class Record:
         return json.dumps({**fields, "beat": self.beat, "state": state}).encode()
 
 
-def decoded(data: bytes) -> Record:
+def decoded(data: bytes) -> LeaseRecord:
     """What stands at a rung. What can't be read is somebody's: each change of its bytes is taken for a sign of life."""
     try:
         return _read(json.loads(data))
     except (ValueError, TypeError, KeyError, RecursionError):
-        return Record(replica="", nonce=hashlib.sha256(data).hexdigest(), known=False)
+        return LeaseRecord(replica="", nonce=hashlib.sha256(data).hexdigest(), known=False)
 
 
-def rung_of(record: Record | None, nonce: str) -> Rung:
+def rung_of(record: LeaseRecord | None, nonce: str) -> Rung:
     """What the record is to an arrival with that nonce (pure)."""
     if record is None:
         return Rung.MISSING
@@ -59,7 +59,7 @@ def rung_of(record: Record | None, nonce: str) -> Rung:
     return Rung.OWN if record.nonce == nonce else Rung.HELD
 
 
-def _read(fields: dict[str, object]) -> Record:
+def _read(fields: dict[str, object]) -> LeaseRecord:
     if fields["v"] != VERSION or fields["state"] not in ("held", "released"):
         raise ValueError("of another version")
     beat = fields["beat"]
@@ -67,6 +67,6 @@ def _read(fields: dict[str, object]) -> Record:
     if not isinstance(beat, int) or not all(isinstance(text, str) for text in texts):
         raise TypeError("not what it should be")
     replica, nonce, address = map(str, texts)
-    return Record(
+    return LeaseRecord(
         replica=replica, nonce=nonce, address=address, beat=beat, released=fields["state"] == "released"
     )

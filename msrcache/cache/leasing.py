@@ -19,7 +19,7 @@ from msrcache.cache.layout import blob_key, lease_of, named_lease
 from msrcache.cache.lease import Arrival, Undisputed
 from msrcache.cache.leasearrival import Climber, Ladder, LeaseSettings, Tools
 from msrcache.cache.leasebeat import Beat, Sleep, Watch
-from msrcache.cache.leaserecord import Record
+from msrcache.cache.leaserecord import LeaseRecord
 from msrcache.cache.rungs import Rungs, StoreRungs
 from msrcache.oci.digest import Digest
 from msrcache.storage.errors import NotFound, StorageError
@@ -171,7 +171,7 @@ class FleetLeases:
         if (task := self._ending.get(lease)) is not None:
             await asyncio.wait({task}, timeout=self._settings.patience)
         nonce = secrets.token_hex(16)
-        record = Record(replica=self._claimant.replica, nonce=nonce, address=self._claimant.address())
+        record = LeaseRecord(replica=self._claimant.replica, nonce=nonce, address=self._claimant.address())
         climber = Climber(self._ladder(lease, present), record, self._tools)
         self._held[nonce] = lease
         try:

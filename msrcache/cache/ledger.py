@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from msrcache.cache.expiry import Holdings, aged
-from msrcache.cache.journal import HEADER, LARGEST, Record, Unreadable, merged_text, read_journal, read_merged
+from msrcache.cache.journal import (
+    HEADER,
+    LARGEST,
+    Unreadable,
+    UseRecord,
+    merged_text,
+    read_journal,
+    read_merged,
+)
 from msrcache.cache.layout import (
     BLOBS,
     CONDEMNED,
@@ -133,7 +141,7 @@ class Ledger:
             await removed(self._store, used.journals)
         return holdings
 
-    async def _write(self, shard: str, records: Mapping[Digest, Record]) -> None:
+    async def _write(self, shard: str, records: Mapping[Digest, UseRecord]) -> None:
         await self._store.put(merged_key(shard), await _off_loop(len(records), lambda: merged_text(records)))
 
     async def _has_any(self, algorithm: str) -> bool:
@@ -145,7 +153,7 @@ class Ledger:
 
     async def _shard(
         self, algorithms: Sequence[str], shard: str, used: Mapping[Digest, float], *, now: float
-    ) -> tuple[dict[Digest, Record], dict[Digest, Record]]:
+    ) -> tuple[dict[Digest, UseRecord], dict[Digest, UseRecord]]:
         known = await self._read(merged_key(shard), read_merged) or {}
         held: list[tuple[Digest, int, float]] = []
         for algorithm in algorithms:

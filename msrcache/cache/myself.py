@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msrcache import __version__
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 from msrcache.telemetry.clock import Clock
 from msrcache.telemetry.figures import figures
 from msrcache.telemetry.metrics import Metrics
@@ -29,10 +29,10 @@ class Myself:
     def __post_init__(self) -> None:
         self.began, self.started = self.clock.monotonic(), self.clock.time()
 
-    def record(self, beat: int) -> Record:
+    def record(self, beat: int) -> ReplicaRecord:
         """This replica's record of that beat."""
         lag = self.lag()
-        return Record(
+        return ReplicaRecord(
             replica=self.replica,
             beat=beat,
             version=__version__,

@@ -11,7 +11,7 @@ from typing import Final
 from msrcache.cache.fleetview import ALIVE, SILENT, row, shown
 from msrcache.cache.heartbeat import PATIENCE
 from msrcache.cache.layout import REPLICAS, replica_key, replica_of
-from msrcache.cache.record import LIMIT, Record, parse_record
+from msrcache.cache.record import LIMIT, ReplicaRecord, parse_record
 from msrcache.cache.roster import LEAVING
 from msrcache.oci.peers import Member
 from msrcache.storage.driver import ObjectInfo
@@ -85,9 +85,9 @@ class Onlooker:
         silent = {name: newest - stamps[name] for name in quiet if name in records}
         return self._shown(records, silent)
 
-    async def _read(self, replicas: Iterable[str]) -> tuple[dict[str, Record], set[str]]:
+    async def _read(self, replicas: Iterable[str]) -> tuple[dict[str, ReplicaRecord], set[str]]:
         """The records that are there, and whose differed from the last reading."""
-        found: dict[str, Record] = {}
+        found: dict[str, ReplicaRecord] = {}
         changed: set[str] = set()
 
         async def one(replica: str) -> None:
@@ -99,12 +99,14 @@ class Onlooker:
             if self._last.get(replica, data) != data:
                 changed.add(replica)
             self._last[replica] = data
-            found[replica] = parse_record(replica, data) or Record(replica=replica)
+            found[replica] = parse_record(replica, data) or ReplicaRecord(replica=replica)
 
         await asyncio.gather(*(one(replica) for replica in replicas))
         return found, changed
 
-    def _shown(self, records: Mapping[str, Record], silent: Mapping[str, float]) -> Mapping[str, object]:
+    def _shown(
+        self, records: Mapping[str, ReplicaRecord], silent: Mapping[str, float]
+    ) -> Mapping[str, object]:
         """`silent`: how much older the stamp of a silent one is than the newest, by the store's own clock."""
         rows = [
             row(record, SILENT if name in silent else ALIVE, seen=0.0, silence=silent.get(name))

@@ -17,7 +17,7 @@ FILLS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ReplicaRecord:
     """`started` is by its writer's clock, for people; `uptime` in seconds; `unreached`: replica -> what was seen."""
 
     replica: str
@@ -55,7 +55,7 @@ class Record:
         return json.dumps(self.told(), default=str).encode()
 
 
-def parse_record(replica: str, data: bytes) -> Record | None:
+def parse_record(replica: str, data: bytes) -> ReplicaRecord | None:
     """What stands there of this replica; None where it cannot be understood at all."""
     try:
         told = json.loads(data)
@@ -64,10 +64,10 @@ def parse_record(replica: str, data: bytes) -> Record | None:
     return record_of(replica, told) if isinstance(told, dict) else None
 
 
-def record_of(replica: str, told: Mapping[str, object]) -> Record:
+def record_of(replica: str, told: Mapping[str, object]) -> ReplicaRecord:
     """A record from its mapping, as far as it is understood."""
     fills = told.get("fills")
-    return Record(
+    return ReplicaRecord(
         replica=replica,
         beat=int(_number(told, "beat")),
         v=int(_number(told, "v")) or VERSION,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 
 AT_ONCE: Final = 3
 """Records of newcomers that are read in one interval; of those that are known, one is."""
@@ -34,7 +34,7 @@ class Known:
     """
 
     replica: str
-    record: Record | None = None
+    record: ReplicaRecord | None = None
     read: Watch | None = None
     listed: Watch | None = None
     changed: float = NEVER
@@ -48,7 +48,7 @@ def seen_in_list(known: Known, stamp: object, now: float) -> Known:
     return replace(known, listed=listed, missed=False, changed=now if changed else known.changed)
 
 
-def seen_by_reading(known: Known, record: Record | None, data: bytes, now: float) -> Known:
+def seen_by_reading(known: Known, record: ReplicaRecord | None, data: bytes, now: float) -> Known:
     """After its record was read; a record that cannot be understood shows life all the same when it changes."""
     read, changed = _looked(known.read, data, now)
     record = record or known.record

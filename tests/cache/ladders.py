@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from msrcache.cache.layout import LEASES, blob_key, lease_key, lease_of
 from msrcache.cache.lease import Arrival, Follow, Turn
 from msrcache.cache.leasearrival import LeaseSettings
-from msrcache.cache.leaserecord import Record, decoded
+from msrcache.cache.leaserecord import LeaseRecord, decoded
 from msrcache.cache.leasing import Claimant, FleetLeases
 from msrcache.oci.digest import Digest
 from msrcache.oci.peers import NotFollowed, Sign
@@ -114,7 +114,7 @@ class Fleet:
         """The blob is in the store."""
         self.contents.store(blob_key(DIGEST), BLOB)
 
-    def record(self, n: int = 0) -> Record | None:
+    def record(self, n: int = 0) -> LeaseRecord | None:
         """What stands at a rung."""
         found = self.contents.objects.get(lease_key(LEASE, n))
         return None if found is None else decoded(found.data)

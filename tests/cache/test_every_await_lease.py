@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from msrcache.cache.layout import blob_key, lease_key
 from msrcache.cache.lease import Fetch, Follow, Found, Turn
-from msrcache.cache.leaserecord import Record
+from msrcache.cache.leaserecord import LeaseRecord
 from msrcache.oci.peers import NotFollowed, Sign
 from msrcache.storage.errors import Unavailable
 from tests.cache.awaits import Point, Trap, points
@@ -88,7 +88,9 @@ async def _twice(fleet: Fleet, replica: Replica) -> Turn | None:
 
 async def _scenes(fleet: Fleet) -> None:
     """One fails above a dead rung while another follows it; then one ends well while another waits, or polls."""
-    fleet.contents.store(lease_key(LEASE, 0), Record(replica="dead", nonce="n", address="dead:1").encoded())
+    fleet.contents.store(
+        lease_key(LEASE, 0), LeaseRecord(replica="dead", nonce="n", address="dead:1").encoded()
+    )
     gone = (Sign.UNREACHED, Sign.UNREACHED, Sign.NOFILL, Sign.BROKEN)
     for well in (False, True):
         first = asyncio.create_task(_arrives(fleet, fleet.one, gone, well=False))

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrcache.cache.expiry import KEPT, Due, Holdings, Terms, Why, aged, due, held_back
-from msrcache.cache.journal import Record
+from msrcache.cache.journal import UseRecord
 from msrcache.oci.digest import Digest
 
 NOW = 1_000_000.0
 BLOBS = [Digest.of(bytes([number])) for number in range(12)]
 RECORDS = st.builds(
-    Record,
+    UseRecord,
     st.integers(0, 20).map(lambda ago: NOW - ago * 10),
     st.integers(0, 3).map(float),
     st.integers(0, 5),
@@ -20,7 +20,7 @@ TERMS = st.builds(Terms, ttl=st.none() | st.integers(0, 200).map(float), budget=
 SOME = st.frozensets(st.sampled_from(BLOBS))
 
 
-def holdings(records: dict[Digest, Record]) -> Holdings:
+def holdings(records: dict[Digest, UseRecord]) -> Holdings:
     """A store that has these."""
     made = Holdings()
     made.add(records)
@@ -29,14 +29,17 @@ def holdings(records: dict[Digest, Record]) -> Holdings:
 
 def test_what_was_never_seen_was_used_now() -> None:
     """However old the object is, and whatever a store holds that another program filled."""
-    old, known = Record(NOW - 50, 1.0, 7), {BLOBS[1]: Record(NOW - 50, 1.0, 7), BLOBS[2]: Record(0.0, 1.0, 1)}
+    old, known = (
+        UseRecord(NOW - 50, 1.0, 7),
+        {BLOBS[1]: UseRecord(NOW - 50, 1.0, 7), BLOBS[2]: UseRecord(0.0, 1.0, 1)},
+    )
     used = {BLOBS[1]: NOW - 5, BLOBS[3]: NOW}
     held = [(BLOBS[0], 7, 1.0), (BLOBS[1], 7, 1.0), (BLOBS[3], 2, 2.0)]
     records = aged(known, used, held, now=NOW)
     assert records == {
-        BLOBS[0]: Record(NOW, 1.0, 7),
-        BLOBS[1]: Record(NOW - 5, 1.0, 7),
-        BLOBS[3]: Record(NOW, 2.0, 2),
+        BLOBS[0]: UseRecord(NOW, 1.0, 7),
+        BLOBS[1]: UseRecord(NOW - 5, 1.0, 7),
+        BLOBS[3]: UseRecord(NOW, 2.0, 2),
     }
     assert aged({BLOBS[0]: old}, {BLOBS[0]: NOW - 90}, held[:1], now=NOW) == {BLOBS[0]: old}
     first = holdings(aged({}, {}, held, now=NOW))
@@ -45,7 +48,7 @@ def test_what_was_never_seen_was_used_now() -> None:
 
 @given(STORES, TERMS, SOME)
 def test_nothing_is_due_but_by_the_rules(
-    records: dict[Digest, Record], terms: Terms, spared: frozenset[Digest]
+    records: dict[Digest, UseRecord], terms: Terms, spared: frozenset[Digest]
 ) -> None:
     """By age only what is older than ttl and all of that; by size only where the rest is too much, and no more."""
     found = due(holdings(records), terms, spared, now=NOW)
@@ -60,7 +63,7 @@ def test_nothing_is_due_but_by_the_rules(
 
 
 def _by_size_is_right(
-    records: dict[Digest, Record], terms: Terms, spared: frozenset[Digest], found: list[Due]
+    records: dict[Digest, UseRecord], terms: Terms, spared: frozenset[Digest], found: list[Due]
 ) -> None:
     total = sum(record.size for record in records.values())
     left = total - sum(one.record.size for one in found if one.why is Why.TTL)
@@ -79,7 +82,7 @@ def _by_size_is_right(
 
 
 @given(STORES, TERMS, st.integers(0, 4))
-def test_the_rest_follows_the_next_time(records: dict[Digest, Record], terms: Terms, most: int) -> None:
+def test_the_rest_follows_the_next_time(records: dict[Digest, UseRecord], terms: Terms, most: int) -> None:
     """No more than `most` at once, and those that the whole would begin with."""
     whole = due(holdings(records), terms, frozenset(), now=NOW)
     some = due(holdings(records), terms, frozenset(), now=NOW, most=most)
@@ -99,9 +102,9 @@ def test_a_manifest_stays_with_what_it_names(
 def test_it_tells_what_it_has() -> None:
     """Blobs, bytes, and which of some are there; sha512 too."""
     long = Digest.of(b"x", "sha512")
-    made = holdings({BLOBS[0]: Record(1.0, 2.0, 3), long: Record(4.0, 5.0, 6)})
+    made = holdings({BLOBS[0]: UseRecord(1.0, 2.0, 3), long: UseRecord(4.0, 5.0, 6)})
     assert (len(made), made.bytes) == (2, 9)
     assert {made.digest(0), made.digest(1)} == {BLOBS[0], long}
-    assert made.record(1) == Record(4.0, 5.0, 6)
+    assert made.record(1) == UseRecord(4.0, 5.0, 6)
     assert made.among([long, BLOBS[1]]) == {long}
     assert repr(made) == "<Holdings [2 blobs, 9 bytes]>"

@@ -7,7 +7,7 @@ import pytest
 
 from msrcache.cache.heartbeat import LISTED, PATIENCE, Heartbeat
 from msrcache.cache.layout import replica_key, replica_of
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 from msrcache.oci.peers import Fleet, Member
 from msrcache.storage.memory import Contents, Memory
 from msrcache.storage.store import Store
@@ -51,8 +51,8 @@ class Stage:
         store = Store(Memory(self.contents, faults=sickness), metrics=metrics, clock=clock)
         state = ["ready"]
 
-        def compose(beat: int) -> Record:
-            return Record(replica=name, beat=beat, address=f"{name}:1", state=state[0])
+        def compose(beat: int) -> ReplicaRecord:
+            return ReplicaRecord(replica=name, beat=beat, address=f"{name}:1", state=state[0])
 
         heartbeat = Heartbeat(store, compose, replica=name, interval=INTERVAL, metrics=metrics, clock=clock)
         one = self.replicas[name] = Replica(name, heartbeat, sickness, metrics, clock, state)
@@ -217,7 +217,7 @@ async def test_a_store_that_may_not_be_written_is_read(stage: Stage) -> None:
     store.allowed = False
     heartbeat = Heartbeat(
         store,
-        lambda beat: Record(replica="r", beat=beat),
+        lambda beat: ReplicaRecord(replica="r", beat=beat),
         replica="r",
         interval=INTERVAL,
         metrics=metrics,

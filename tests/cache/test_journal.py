@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msrcache.cache.journal import (
-    Record,
     Unreadable,
+    UseRecord,
     journal_text,
     merged_text,
     read_journal,
@@ -31,8 +31,8 @@ def test_a_journal_is_read_as_it_was_written(digests: list[Digest]) -> None:
     assert [json.loads(line) for line in data.splitlines()] == [{"v": 1}, *(str(one) for one in digests)]
 
 
-@given(st.dictionaries(DIGESTS, st.builds(Record, STAMPS, STAMPS, st.integers(0, 2**50))))
-def test_merged_records_are_read_as_they_were_written(records: dict[Digest, Record]) -> None:
+@given(st.dictionaries(DIGESTS, st.builds(UseRecord, STAMPS, STAMPS, st.integers(0, 2**50))))
+def test_merged_records_are_read_as_they_were_written(records: dict[Digest, UseRecord]) -> None:
     """To the thousandth of a second."""
     assert read_merged(merged_text(records)) == records
 
@@ -77,4 +77,4 @@ def test_what_a_later_version_adds_is_ignored() -> None:
     digest = Digest.of(b"x")
     assert read_journal(f'{{"v": 1, "host": "a"}}\n"{digest}"\n'.encode()) == [digest]
     merged = f'{{"v": 1}}\n["{digest}", 3.0, 2.0, 1, "more"]\n'.encode()
-    assert read_merged(merged) == {digest: Record(3.0, 2.0, 1)}
+    assert read_merged(merged) == {digest: UseRecord(3.0, 2.0, 1)}

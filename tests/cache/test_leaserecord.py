@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from msrcache.cache.leaserecord import Record, decoded, rung_of
+from msrcache.cache.leaserecord import LeaseRecord, decoded, rung_of
 from msrcache.cache.leaserules import Rung
 
-RECORD = Record(replica="one-0a1b2c3d", nonce="n", address="10.0.0.1:7000", beat=3)
+RECORD = LeaseRecord(replica="one-0a1b2c3d", nonce="n", address="10.0.0.1:7000", beat=3)
 
 
 def test_a_record_comes_back() -> None:
@@ -45,7 +45,7 @@ def test_what_is_of_a_newer_version_is_held(change: dict[str, object]) -> None:
 
 def test_what_a_record_is_to_an_arrival() -> None:
     """Its own, another's, released, or none."""
-    released = Record(replica="one", nonce="n", released=True)
+    released = LeaseRecord(replica="one", nonce="n", released=True)
     assert rung_of(None, "n") is Rung.MISSING
     assert rung_of(RECORD, "n") is Rung.OWN
     assert rung_of(RECORD, "other") is Rung.HELD

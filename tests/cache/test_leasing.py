@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from msrcache.cache.layout import blob_key, lease_key
 from msrcache.cache.lease import Fetch, Follow, Found
-from msrcache.cache.leaserecord import Record
+from msrcache.cache.leaserecord import LeaseRecord
 from msrcache.oci.peers import NotFollowed, Sign
 from tests.cache.ladders import DIGEST, LEASE, TTL, Fleet, holder_of, quiet
 
@@ -166,7 +166,7 @@ async def test_a_failure_leaves_nothing() -> None:
 async def test_a_failure_above_the_dead_is_released() -> None:
     """Newcomers go past the dead rung and the released one at once; who ends well removes all."""
     fleet = Fleet()
-    dead = Record(replica="gone", nonce="n", address="gone:1").encoded()
+    dead = LeaseRecord(replica="gone", nonce="n", address="gone:1").encoded()
     fleet.contents.store(lease_key(LEASE, 0), dead)
     for n in (1, 2):
         async with fleet.one.leases.arrive(DIGEST, size=None) as arrival:
@@ -232,7 +232,7 @@ async def test_a_record_of_this_very_process_that_nobody_holds_is_no_holder() ->
     """An end that the store did not take is not waited for by who wrote it."""
     fleet = Fleet()
     fleet.contents.store(
-        lease_key(LEASE, 0), Record(replica="one", nonce="ended", address="one:7000").encoded()
+        lease_key(LEASE, 0), LeaseRecord(replica="one", nonce="ended", address="one:7000").encoded()
     )
     async with fleet.one.leases.arrive(DIGEST, size=None) as arrival:
         assert await arrival.turn() == Fetch()
@@ -291,7 +291,9 @@ async def test_a_store_that_fails_costs_the_lease(operation: str) -> None:
     """Counted, and never an error for the pull."""
     fleet = Fleet()
     if operation == "open":
-        fleet.contents.store(lease_key(LEASE, 0), Record(replica="x", nonce="n", address="x:1").encoded())
+        fleet.contents.store(
+            lease_key(LEASE, 0), LeaseRecord(replica="x", nonce="n", address="x:1").encoded()
+        )
     fleet.one.sickness.fails = {operation: "leases/"}
     with capture_logs():
         async with fleet.one.leases.arrive(DIGEST, size=None) as arrival:

@@ -3,7 +3,7 @@
 import pytest
 
 from msrcache.cache.expiry import Holdings
-from msrcache.cache.journal import Record, read_merged
+from msrcache.cache.journal import UseRecord, read_merged
 from msrcache.cache.layout import MERGED, SHARDS, USES, merged_key
 from msrcache.cache.ledger import Blocked, Ledger
 from msrcache.oci.digest import Digest
@@ -20,8 +20,8 @@ async def _merged(stage: Aging) -> Holdings:
     return await ledger.holdings(await ledger.used(), now=await ledger.moment(), write=True)
 
 
-def _records(stage: Aging) -> dict[Digest, Record]:
-    found: dict[Digest, Record] = {}
+def _records(stage: Aging) -> dict[Digest, UseRecord]:
+    found: dict[Digest, UseRecord] = {}
     for key in stage.keys(MERGED):
         found |= read_merged(stage.memory.contents.objects[key].data)
     return found

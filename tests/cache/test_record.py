@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from msrcache.cache.record import FILLS, Record, parse_record
+from msrcache.cache.record import FILLS, ReplicaRecord, parse_record
 
-WHOLE = Record(
+WHOLE = ReplicaRecord(
     replica="a-1",
     beat=7,
     version="1.2.3",
@@ -45,8 +45,8 @@ def test_a_later_versions_record_is_understood_as_far_as_possible() -> None:
 
 def test_an_earlier_versions_record_may_lack_fields() -> None:
     """They have their defaults."""
-    assert parse_record("a-1", b'{"v": 1, "beat": 3}') == Record(replica="a-1", beat=3)
-    assert parse_record("a-1", b"{}") == Record(replica="a-1")
+    assert parse_record("a-1", b'{"v": 1, "beat": 3}') == ReplicaRecord(replica="a-1", beat=3)
+    assert parse_record("a-1", b"{}") == ReplicaRecord(replica="a-1")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"1", b"\xff\xfe", b'{"v": 1', b"null"])
@@ -64,7 +64,7 @@ def test_the_name_is_the_keys() -> None:
 
 def test_a_record_stays_small() -> None:
     """However many fills are under way."""
-    many = Record(replica="a", fills=tuple({"digest": f"sha256:{n}"} for n in range(1000)))
+    many = ReplicaRecord(replica="a", fills=tuple({"digest": f"sha256:{n}"} for n in range(1000)))
     told = many.told()["fills"]
     assert isinstance(told, list)
     assert len(told) == FILLS

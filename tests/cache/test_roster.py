@@ -1,6 +1,6 @@
 """Who is alive, and whose record is read next: decided from what one observer has seen, on its own clock."""
 
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 from msrcache.cache.roster import (
     Known,
     can_be_asked,
@@ -20,7 +20,7 @@ def known(name: str, *, read_at: float | None = None, data: bytes = b"1", addres
     one = Known(replica=name)
     if read_at is None:
         return one
-    return seen_by_reading(one, Record(replica=name, address=address), data, read_at)
+    return seen_by_reading(one, ReplicaRecord(replica=name, address=address), data, read_at)
 
 
 def test_one_reading_proves_nothing() -> None:
@@ -55,7 +55,7 @@ def test_a_listing_revives_and_makes_nobody_silent() -> None:
 def test_silence_is_counted_from_the_last_sign_of_life() -> None:
     """Two readings 2 s apart after a change that a listing showed say nothing of the time before."""
     one = seen_in_list(seen_in_list(Known(replica="a"), 1.0, 0.0), 2.0, 30.0)
-    one = seen_by_reading(one, Record(replica="a"), b"1", 44.0)
+    one = seen_by_reading(one, ReplicaRecord(replica="a"), b"1", 44.0)
     assert not silent(seen_by_reading(one, None, b"1", 46.0), PATIENCE)
     assert silent(seen_by_reading(one, None, b"1", 60.0), PATIENCE)
     # listed as changed after the readings: it wrote after them, or they would have shown it
@@ -66,7 +66,7 @@ def test_a_suspect_is_silent_until_it_writes() -> None:
     """An old stamp beside ours, when it was first listed: the record of a dead one costs nobody a wait."""
     one = Known(replica="a", suspect=True)
     assert silent(one, PATIENCE)
-    read = seen_by_reading(one, Record(replica="a"), b"1", 0.0)
+    read = seen_by_reading(one, ReplicaRecord(replica="a"), b"1", 0.0)
     assert silent(read, PATIENCE)
     assert not silent(seen_by_reading(read, None, b"2", 5.0), PATIENCE)
 
@@ -91,7 +91,7 @@ def test_the_living_are_read_in_turn() -> None:
 def test_who_leaves_or_has_no_address_is_not_asked() -> None:
     """It lives, and is no home of anything."""
     assert not can_be_asked(known("a", read_at=0.0, address=""), PATIENCE)
-    leaving = Record(replica="a", address="h:1", state="draining")
+    leaving = ReplicaRecord(replica="a", address="h:1", state="draining")
     assert not can_be_asked(seen_by_reading(Known(replica="a"), leaving, b"1", 0.0), PATIENCE)
     assert not can_be_asked(known("a"), PATIENCE)
 
@@ -99,5 +99,5 @@ def test_who_leaves_or_has_no_address_is_not_asked() -> None:
 def test_a_record_that_turns_unreadable_keeps_what_was_known() -> None:
     """And its change is a sign of life."""
     one = seen_by_reading(known("a", read_at=0.0), None, b"\xff", 20.0)
-    assert one.record == Record(replica="a", address="h:1")
+    assert one.record == ReplicaRecord(replica="a", address="h:1")
     assert can_be_asked(one, PATIENCE)

@@ -8,7 +8,7 @@ import pytest
 from msrcache.cache.heartbeat import Heartbeat
 from msrcache.cache.layout import replica_key
 from msrcache.cache.news import News
-from msrcache.cache.record import Record
+from msrcache.cache.record import ReplicaRecord
 from msrcache.cache.watching import MEASURES, Watching, chosen, message, understood
 from msrcache.oci.digest import Digest
 from msrcache.oci.peers import Member
@@ -50,7 +50,7 @@ class Replica:
         self.news = News(self.violations.append, self.clock)
         self.heartbeat = Heartbeat(
             store,
-            lambda beat: Record(replica=name, beat=beat, address=f"{name}:1"),
+            lambda beat: ReplicaRecord(replica=name, beat=beat, address=f"{name}:1"),
             replica=name,
             interval=5.0,
             metrics=self.metrics,
@@ -156,7 +156,7 @@ async def test_a_store_that_shows_a_beat_late(fleet: Fleet) -> None:
             return super().monotonic()
 
     b.watching._clock = Ticking()
-    b.faults.new[key] = Record(replica="a", beat=5, address="a:1").encode()
+    b.faults.new[key] = ReplicaRecord(replica="a", beat=5, address="a:1").encode()
     await a.heartbeat.step()
     await fleet.settled()
     assert b.value("readafterwrite_violations_total", kind="beat") == 1
