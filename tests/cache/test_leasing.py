@@ -1,12 +1,14 @@
 """Leases of a fleet: one fills, the others follow or find, and whatever ends leaves no ghost."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
 
 from msrcache.cache.layout import blob_key, lease_key
-from msrcache.cache.lease import Fetch, Follow, Found
+from msrcache.cache.lease import Arrival, Fetch, Follow, Found
 from msrcache.cache.leaserecord import LeaseRecord
 from msrcache.oci.peers import NotFollowed, Sign
 from tests.cache.ladders import DIGEST, LEASE, TTL, Fleet, holder_of, quiet
@@ -67,12 +69,7 @@ async def test_what_a_miss_costs() -> None:
 async def test_a_holder_that_beats_is_never_succeeded() -> None:
     """However long it takes, and whatever the clocks say."""
     fleet = Fleet()
-    async with (
-        fleet.one.leases.arrive(DIGEST, size=None) as first,
-        fleet.other.leases.arrive(DIGEST, size=None) as second,
-    ):
-        await first.turn()
-        assert holder_of(await second.turn()) == "one"
+    async with holding(fleet) as second:
         dead = asyncio.create_task(second.dead())
         for _ in range(40):
             await fleet.one.timer.advance(TTL / 4)
@@ -89,12 +86,7 @@ async def test_a_holder_that_beats_is_never_succeeded() -> None:
 async def test_a_holder_that_stands_still_is_succeeded() -> None:
     """After the time to live: its follower is told, takes the next rung, and the paused one knows that it lost."""
     fleet = Fleet()
-    async with (
-        fleet.one.leases.arrive(DIGEST, size=None) as first,
-        fleet.other.leases.arrive(DIGEST, size=None) as second,
-    ):
-        await first.turn()
-        assert holder_of(await second.turn()) == "one"
+    async with holding(fleet) as second:
         dead = asyncio.create_task(second.dead())
         await fleet.other.timer.advance(TTL * 0.9)
         assert not dead.done()
@@ -119,12 +111,7 @@ async def test_a_holder_that_stands_still_is_succeeded() -> None:
 async def test_a_holder_that_is_gone_is_succeeded_soon(signs: tuple[Sign, ...], why: str) -> None:
     """In about a second, long before the time to live."""
     fleet = Fleet()
-    async with (
-        fleet.one.leases.arrive(DIGEST, size=None) as first,
-        fleet.other.leases.arrive(DIGEST, size=None) as second,
-    ):
-        await first.turn()
-        await second.turn()
+    async with holding(fleet) as second:
         began = fleet.other.timer.clock.monotonic()
         for sign in signs[:-1]:
             assert holder_of(await fleet.other.broken(second, sign)) == "one"
@@ -137,12 +124,7 @@ async def test_a_holder_that_is_gone_is_succeeded_soon(signs: tuple[Sign, ...], 
 async def test_what_proves_nothing_succeeds_nobody(sign: Sign) -> None:
     """A fill that is not there yet, or a stream that broke: the same holder is followed again, after growing waits."""
     fleet = Fleet()
-    async with (
-        fleet.one.leases.arrive(DIGEST, size=None) as first,
-        fleet.other.leases.arrive(DIGEST, size=None) as second,
-    ):
-        await first.turn()
-        await second.turn()
+    async with holding(fleet) as second:
         waits = []
         for _ in range(8):
             began = fleet.other.timer.clock.monotonic()
@@ -360,6 +342,18 @@ async def test_an_end_that_the_store_refuses_is_told() -> None:
         await settled
     assert any("not ended" in entry["event"] for entry in logs)
     assert len(fleet.rungs()) == 1
+
+
+@asynccontextmanager
+async def holding(fleet: Fleet) -> AsyncIterator[Arrival]:
+    """While one holds the lease, the arrival of the other, which was told to follow it."""
+    async with (
+        fleet.one.leases.arrive(DIGEST, size=None) as first,
+        fleet.other.leases.arrive(DIGEST, size=None) as second,
+    ):
+        assert await first.turn() == Fetch()
+        assert holder_of(await second.turn()) == "one"
+        yield second
 
 
 def _unreached() -> NotFollowed:
