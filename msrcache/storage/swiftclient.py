@@ -122,6 +122,21 @@ class SwiftClient:
         finally:
             response.close()
 
+    async def honours(self, url: str, key: str) -> bool:
+        """Whether a signed URL of the key is served to somebody without credentials; nothing standing there is an
+        answer too. Raises StorageError.
+        """
+        request = Request(method="GET", operation="GET of a signed URL", key=key)
+        response = await self._called(request, URL(url, encoded=True), {"Range": "bytes=0-0"})
+        try:
+            if response.status in (401, 403):
+                return False
+            if response.status < 300 or response.status in (404, 416):
+                return True
+            raise await self._refusal(request, response)
+        finally:
+            response.close()
+
     def refused(self, request: Request, status: int, said: str = "") -> StorageError:
         """The error for a part of a request that was answered."""
         return failure(self._said(request, status, {}, said))

@@ -4,7 +4,11 @@ Rules:
 1. Keys are those of the container or the account, as far as this user is shown them; they are looked at again after
    LOOKED seconds, so that a rotated key is used soon. A key that was configured is put there where none stands.
 2. A user who is shown no keys signs with the configured one. Without any key there are no URLs.
-3. A signature is made here; the service is asked only for what rule 1 needs.
+3. No URL is given out before the service has honoured one: with each look, one is tried. Swift's proxies remember for
+   a minute what they read of a container before its key was set, and copies of it may lag: so a key that was put by
+   us, or just now by somebody else, is refused here and there for a while, and a client would be. A key that we put
+   waits for SETTLING before it is tried, one that was refused for REFUSED; meanwhile there are no URLs.
+4. A signature is made here; the service is asked only for what rules 1 and 3 need.
 """
 
 import asyncio
@@ -22,6 +26,12 @@ from msrcache.telemetry.logs import get_logger
 
 LOOKED: Final = 600.0
 """Seconds for which the keys are remembered."""
+SETTLING: Final = 60.0
+"""Seconds after which all of the service knows a key that was put: for as long its proxies remember a container."""
+REFUSED: Final = 15.0
+"""Seconds after which keys that the service refused are looked at again."""
+TRIED: Final = 60.0
+"""Seconds for which the URL is good that is tried."""
 
 SLOTS: Final = ("Temp-Url-Key", "Temp-Url-Key-2")
 
@@ -44,7 +54,10 @@ class Signer:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._signing: tuple[float, Signing] | None = None
+        self._signing: Signing | None = None
+        self._again_at = 0.0
+        self._settled_at = 0.0
+        self._placed = False
         self._looking = asyncio.Lock()
         self._told = ""
 
@@ -53,9 +66,10 @@ class Signer:
 
     async def url(self, key: str, ttl: float, endpoint: str) -> str | None:
         """A URL for GET of the key, or None. Raises StorageError where it is not known yet how to sign."""
-        signing = await self._known()
-        if not signing.key:
-            return None
+        signing = await self._known(key)
+        return await self._signed(signing, key, ttl, endpoint) if signing.key else None
+
+    async def _signed(self, signing: Signing, key: str, ttl: float, endpoint: str = "") -> str:
         grant = self._container.client.tokens.last or await self._container.client.tokens.current()
         account = urlsplit(grant.url)
         path = f"{account.path}/{self._container.given.container}/{self._container.place(key)}"
@@ -67,42 +81,62 @@ class Signer:
         base = endpoint.rstrip("/") or f"{account.scheme}://{account.netloc}"
         return f"{base}{quote(path)}?{query}"
 
-    async def _known(self) -> Signing:
-        now = asyncio.get_running_loop().time()
-        if self._signing is None or now - self._signing[0] > LOOKED:
+    async def _known(self, key: str) -> Signing:
+        if self._signing is None or _now() > self._again_at:
             async with self._looking:
-                if self._signing is None or now - self._signing[0] > LOOKED:
-                    await self._look()
+                if self._signing is None or _now() > self._again_at:
+                    await self._look(key)
         assert self._signing is not None
-        return self._signing[1]
+        return self._signing
 
-    async def _look(self) -> None:
+    async def _look(self, key: str) -> None:
+        """Find out how to sign; `key` is the object that a URL is tried on."""
         try:
             features = await self._container.features()
             digest = digest_of(features, self._container.given.tempurlmethods)
-            key = await self._key() if digest else ""
+            candidates = await self._candidates() if digest else ()
+            if _now() < self._settled_at:
+                self._signing, self._again_at = Signing("", digest), self._settled_at
+                return
+            signing = await self._honoured([Signing(one, digest) for one in candidates], key)
         except Unavailable:
             if self._signing is None:
                 raise
             return  # signed on as before, and looked at again with the next
         if not digest:
             self._tell("the service has no signed URLs (tempurl) for GET: all bytes flow through the cache")
-        self._signing = (asyncio.get_running_loop().time(), Signing(key, digest))
+        self._again_at = _now() + (LOOKED if signing or not candidates else REFUSED)
+        self._signing = signing or Signing("", digest)
 
-    async def _key(self) -> str:
-        """The key to sign with; empty where there is none."""
+    async def _honoured(self, candidates: Sequence[Signing], key: str) -> Signing | None:
+        """The first whose URL the service serves, be it with the news that nothing is there."""
+        for signing in candidates:
+            url = await self._signed(signing, key, TRIED)
+            if await self._container.client.honours(url, key):
+                self._told = ""
+                return signing
+        self._placed = False
+        if candidates:
+            self._tell(
+                "the service refuses the URLs that are signed with the key: it is new or not there, a clock is off, or"
+                " a proxy rewrites paths; until it honours them all bytes flow through the cache"
+            )
+        return None
+
+    async def _candidates(self) -> Sequence[str]:
+        """The keys to sign with, the best first."""
         given = self._container.given.secretkey
         seen = {account: await self._seen(account=account) for account in (False, True)}
         standing = [key for keys in seen.values() for key in (keys or {}).values() if key]
         if given in standing:
-            return given
+            return (given,)
         if not given:
             if not standing:
                 self._tell(
                     "no key for signed URLs is shown to this user: set one on the container (Temp-URL-Key) or give"
                     " storage.swift.secretkey; until then all bytes flow through the cache"
                 )
-            return standing[0] if standing else ""
+            return standing
         account = not self._container.given.tempurlcontainerkey
         keys = seen[account] or {}
         free = next((slot for slot in SLOTS if not keys.get(slot)), None)
@@ -111,9 +145,10 @@ class Signer:
                 "storage.swift.secretkey is none of the two keys for signed URLs that stand there: correct it, or free"
                 " one; until then all bytes flow through the cache"
             )
-            return ""
-        await self._put(free, given, account=account)
-        return given
+            return ()
+        if not self._placed:  # some services show no keys to anybody: those who look again would wait again
+            await self._put(free, given, account=account)
+        return (given,)
 
     async def _seen(self, *, account: bool) -> Mapping[str, str] | None:
         """The keys that stand there, None where this user may not ask."""
@@ -136,13 +171,18 @@ class Signer:
             raise
         except StorageError:
             return
-        log.info("the key for signed URLs was set", on=what, slot=slot)
+        self._placed, self._settled_at = True, _now() + SETTLING
+        log.info("the key for signed URLs was set", on=what, slot=slot, used_after_seconds=SETTLING)
 
     def _tell(self, text: str) -> None:
         """Once."""
         if text != self._told:
             self._told = text
             log.warning(text, container=self._container.given.container)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def digest_of(features: Features, configured: Sequence[str]) -> str:

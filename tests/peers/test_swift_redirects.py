@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from msrcache.oci.digest import Digest
 from tests.stage import clients, images
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.engines import Containerd, Docker
@@ -23,22 +24,20 @@ PART = 1 << 20
 pytestmark = pytest.mark.real
 
 
-async def redirected(running: RunningCache, digest: str) -> None:
-    """Returns when the blob is in the store, and clients are sent there and get it.
-
-    The key that signs was set on the container a moment ago: Swift's proxy may believe for a minute what it had read
-    of the container just before.
-    """
+async def redirected(running: RunningCache, digest: str, *, seconds: float = 90) -> None:
+    """Returns when clients are sent to the store for the blob; whichever way it comes, it comes rightly."""
     url = f"{running.url}/v2/lib/app/blobs/{digest}"
 
     async def sent() -> bool:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return answer.status == 200 and len(answer.history) == 1
+            body = await answer.read()
+            assert (answer.status, str(Digest.of(body))) == (200, digest), answer.url
+            return len(answer.history) == 1
 
     async def told() -> bool:  # the access log is in order, and written behind
         return f'blobs/{digest} HTTP/1.1" 307' in running.process.log.read_text()
 
-    await until(sent, what=f"{digest} in the store", seconds=90)
+    await until(sent, what=f"{digest} to be redirected", seconds=seconds)
     await until(told, what="the access log")
 
 
@@ -71,7 +70,7 @@ async def test_every_client_follows(
     """skopeo, crane, buildah, docker and containerd: each blob of each pull comes from the container, and rightly."""
     image = images.simple_image(3, size=PART + 4321, seed=902)
     await push(open_registry.url, "lib/app", image, "1")
-    container = await swift_service.make_container()
+    container = await swift_service.make_container(**{"X-Container-Meta-Temp-URL-Key": "signs"})
     authurl = f"http://localhost:{swift_service.port}/auth/v1.0"
     storage = {"swift": swift_service.settings(container, authurl=authurl, chunksize=PART, secretkey="signs")}
     settings, sections = {"redirect": {"threshold": 0}}, {"storage": storage}
@@ -98,3 +97,21 @@ async def test_every_client_follows(
             line for line in open_registry.requests()[before:] if "GET" in line and "/blobs/" in line
         ] == []
     assert len([name for name in await swift_service.names(container) if "/segments/" in f"/{name}"]) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_no_client_is_refused_after_the_key_was_put(
+    tmp_path: Path, open_registry: RunningRegistry, swift_service: RunningSwift
+) -> None:
+    """The cache puts the key on the container itself, where Swift remembers the container without it: its blobs are
+    streamed until the service honours URLs, and then left to it. That takes a minute or two.
+    """
+    image = images.simple_image(1, size=4321, seed=903)
+    await push(open_registry.url, "lib/app", image, "1")
+    storage = {"swift": swift_service.settings(await swift_service.make_container(), secretkey="signs")}
+    settings, sections = {"redirect": {"threshold": 0}}, {"storage": storage}
+    async with cache(
+        tmp_path / "cache", {"url": open_registry.url}, settings=settings, sections=sections
+    ) as running:
+        await redirected(running, image.blobs[0].digest, seconds=240)

@@ -34,7 +34,8 @@ def verdicts(report: Report) -> dict[str, Verdict]:
 
 
 async def test_a_real_service_keeps_everything_but_one(swift_service: RunningSwift, container: str) -> None:
-    """URLs and the clock too; the container is as empty as before."""
+    """URLs and the clock too; the container is as empty as before. The key that signs stands there already."""
+    await swift_service.ask("POST", f"/{container}", headers={"X-Container-Meta-Temp-URL-Key": "signs"})
     report = await probed(swift_service.driver(container, secretkey="signs"))
     assert verdicts(report) == {"exclusive-create": Verdict.UNCLAIMED}
     assert (report.status, list(report.left)) == (0, [])
