@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers.pulling import by_engines
 from tests.stage import clients, images
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.clients import ran
+from tests.stage.engines import Containerd, Docker
 from tests.stage.images import Image
 from tests.stage.ossservice import Service, ossservice
 from tests.stage.process import until
@@ -104,6 +106,32 @@ async def test_cold_through_one_and_warm_through_the_other(
         asked = open_registry.requests()[before:]
         assert [line for line in asked if "/blobs/" in line and "GET" in line] == []
         await ranges_and_heads(tmp_path, service, there, image)
+
+
+@pytest.mark.slow
+async def test_engines_follow(
+    tmp_path: Path,
+    service: Service,
+    open_registry: RunningRegistry,
+    docker: Docker,
+    containerd: Containerd,
+) -> None:
+    """docker and containerd pull warm through B: each blob by a URL of the bucket, none again from the upstream."""
+    image = images.simple_image(3, seed=904)
+    await push(open_registry.url, "lib/app", image, "1")
+    async with (
+        replica(tmp_path / "a", service, open_registry) as here,
+        replica(tmp_path / "b", service, open_registry) as there,
+    ):
+        await clients.skopeo_copy(f"{here.host}/lib/app:1", tmp_path / "cold")
+        await filled(service, image)
+        before = len(open_registry.requests())
+        await by_engines(docker, containerd, there, image)
+        for digest in image.all_blobs():
+            await told(there, digest, 2)
+            assert set(answers(there, digest)) == {"307"}, digest
+        asked = open_registry.requests()[before:]
+        assert [line for line in asked if "/blobs/" in line and "GET" in line] == []
 
 
 async def ranges_and_heads(tmp_path: Path, service: Service, running: RunningCache, image: Image) -> None:

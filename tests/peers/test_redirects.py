@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.peers.pulling import by_engines
 from tests.stage import clients, images
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.clients import ran
@@ -20,10 +21,13 @@ from tests.stage.images import Image
 from tests.stage.process import free_port, listens, running, until
 from tests.stage.push import push
 from tests.stage.registries import RunningRegistry
-from tests.stage.s3services import RunningS3, versitygw
+from tests.stage.s3services import RunningS3, minio, versitygw
 from tests.stage.tools import need
 
 pytestmark = pytest.mark.real
+EACH = pytest.mark.parametrize(
+    "stand", [versitygw, pytest.param(minio, marks=pytest.mark.slow)], indirect=True
+)
 EVERYTHING = {"redirect": {"threshold": 0}}
 
 
@@ -57,11 +61,14 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(tmp_path: Path, open_registry: RunningRegistry) -> AsyncIterator[Stand]:
-    """Filled by skopeo; every blob is then in the bucket."""
+async def stand(
+    request: pytest.FixtureRequest, tmp_path: Path, open_registry: RunningRegistry
+) -> AsyncIterator[Stand]:
+    """Filled by skopeo; every blob is then in the bucket, of versitygw unless the test wants another service."""
+    started = getattr(request, "param", versitygw)
     image = images.simple_image(3, seed=901)
     await push(open_registry.url, "lib/app", image, "1")
-    async with versitygw(tmp_path / "s3") as service:
+    async with started(tmp_path / "s3") as service:
         service.make_bucket("blobs")
         endpoint = service.url.replace("127.0.0.1", "localhost")
         storage = {"s3": service.settings("blobs", regionendpoint=endpoint)}
@@ -96,6 +103,7 @@ def _files(folder: Path) -> set[str]:
     return {f"sha256:{file.name}" for file in folder.rglob("*") if len(file.name) == 64}
 
 
+@EACH
 async def test_every_client_follows(
     tmp_path: Path, stand: Stand, docker: Docker, containerd: Containerd
 ) -> None:
@@ -105,19 +113,14 @@ async def test_every_client_follows(
     assert set(image.all_blobs()) <= _files(await clients.skopeo_copy(reference, tmp_path / "skopeo"))
     assert set(image.all_blobs()) <= _files(await clients.crane_pull(reference, tmp_path / "crane"))
     assert await clients.buildah_pull(reference, tmp_path / "buildah") == image.blobs[0].digest[7:]
-    assert await docker.pull(reference) == image.digest
-    assert await docker.layers(reference) == [layer.diff_id for layer in image.layers]
-    await docker.forget(reference)
-    name = "registry.example.test/lib/app:1"
-    await containerd.pull(name, hosts={"registry.example.test": stand.cache.url})
-    assert {*image.all_blobs(), image.digest} <= set(await containerd.blobs())
-    await containerd.forget(name)
+    await by_engines(docker, containerd, stand.cache, image)
     for digest in image.all_blobs():
         await stand.told(digest, 5)
         assert set(stand.answers(digest)) == {"307"}, digest
     assert [line for line in stand.upstream.requests()[before:] if "/blobs/" in line and "GET" in line] == []
 
 
+@EACH
 async def test_ranges_and_heads(tmp_path: Path, stand: Stand) -> None:
     """curl: GET and Range are answered by the service, HEAD by the cache with the whole length."""
     curl = need("curl")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from msrcache.oci.digest import Digest
+from tests.peers.pulling import by_engines
 from tests.stage import clients, images
 from tests.stage.cacheprocess import RunningCache, cache
 from tests.stage.engines import Containerd, Docker
@@ -85,13 +86,7 @@ async def test_every_client_follows(
         assert set(image.all_blobs()) <= files(await clients.skopeo_copy(reference, tmp_path / "skopeo"))
         assert set(image.all_blobs()) <= files(await clients.crane_pull(reference, tmp_path / "crane"))
         assert await clients.buildah_pull(reference, tmp_path / "buildah") == image.blobs[0].digest[7:]
-        assert await docker.pull(reference) == image.digest
-        assert await docker.layers(reference) == [layer.diff_id for layer in image.layers]
-        await docker.forget(reference)
-        name = "registry.example.test/lib/app:1"
-        await containerd.pull(name, hosts={"registry.example.test": running.url})
-        assert {*image.all_blobs(), image.digest} <= set(await containerd.blobs())
-        await containerd.forget(name)
+        await by_engines(docker, containerd, running, image)
         assert await answers(running, image.all_blobs(), of=5, since=filled) == {"307"}
         assert [
             line for line in open_registry.requests()[before:] if "GET" in line and "/blobs/" in line
